@@ -1,0 +1,1 @@
+"""Hospital tables to trajectories."""

@@ -1,0 +1,265 @@
+"""Artifact: a stage's directory, written all at once or not at all, and verified against its manifest when read."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cohort.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+VERSION = 1
+RECORDED_PACKAGES = ("numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "torch", "d3rlpy", "safetensors")
+
+
+class Draft:
+    """A directory being written: `path` to write in, and what the manifest will say besides the hashes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, int] = {}
+        self.notes: dict[str, Any] = {}
+
+
+@contextmanager
+def writing(
+    out: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Path] | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> Iterator[Draft]:
+    """Write a stage's directory atomically: a temporary sibling, hashes, fsync, then one rename.
+
+    Args:
+        out: the directory to make.
+        kind: the stage's name, as `cohort`.
+        config: what the stage was configured with, JSON-serialisable.
+        inputs: name -> artifact directories it read; their manifests' digests are recorded.
+        seed: the stage's seed.
+        overwrite: replace an existing directory once the new one is complete.
+
+    Raises:
+        ArtifactError: `out` exists (and not `overwrite`), or cannot be written. Nothing is left behind on any error.
+    """
+    refuse_existing(out, overwrite)
+    draft = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_drafts(out)
+        draft.mkdir()
+        handle = Draft(draft)
+        yield handle
+        manifest = {
+            "version": VERSION,
+            "kind": kind,
+            "config": dict(config),
+            "inputs": {name: digest(path) for name, path in (inputs or {}).items()},
+            "seed": seed,
+            "rows": handle.rows,
+            "notes": handle.notes,
+            "files": {str(file.relative_to(draft)): hash_file(file) for file in _files(draft)},
+            "code": _code(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(draft / MANIFEST, manifest)
+        _fsync(draft)
+        _publish(draft, out)
+    except OSError as error:
+        raise ArtifactError(f"{out}: cannot be written: {error.strerror or type(error).__name__}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise ArtifactError where `out` exists and may not be replaced, or is not a stage's directory."""
+    if not out.exists():
+        return
+    if not overwrite:
+        raise ArtifactError(f"{out}: already exists; use --resume to keep it or --overwrite to replace it")
+    if not (out / MANIFEST).is_file():
+        raise ArtifactError(f"{out}: has no {MANIFEST}, so it is not a stage's directory; not overwritten")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an artifact directory, its files not yet checked.
+
+    Raises:
+        ArtifactError: there is none, it is not JSON, or it is of another version.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no {MANIFEST}; not a finished stage's directory") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file}: cannot be read ({type(error).__name__})") from error
+    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+        found = manifest.get("version") if isinstance(manifest, dict) else None
+        raise ArtifactError(f"{file}: version {found}, this Suture reads version {VERSION}")
+    if not isinstance(manifest.get("files"), dict):
+        raise ArtifactError(f"{file}: lists no files")
+    return manifest
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Re-hash every file of an artifact against its manifest and return the manifest.
+
+    Raises:
+        ArtifactError: naming the first file that differs, is missing, or was added.
+    """
+    manifest = read_manifest(path)
+    listed: dict[str, str] = manifest["files"]
+    for name, expected in listed.items():
+        if not (path / name).is_file():
+            raise ArtifactError(f"{path / name}: listed in {MANIFEST} but missing")
+        if hash_file(path / name) != expected:
+            raise ArtifactError(f"{path / name}: its hash differs from {MANIFEST}: changed or damaged after it was written")
+    extra = sorted(str(file.relative_to(path)) for file in _files(path) if str(file.relative_to(path)) not in listed)
+    if extra and extra != [MANIFEST]:
+        raise ArtifactError(f"{path / extra[0]}: not listed in {MANIFEST}")
+    return manifest
+
+
+def digest(path: Path) -> str:
+    """The artifact's identity: SHA-256 over its kind, config, inputs, seed and files; time and machine left out."""
+    manifest = read_manifest(path)
+    identity = {key: manifest[key] for key in ("kind", "config", "inputs", "seed", "files")}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table with page checksums, reproducibly (same table, same bytes)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a parquet file, page checksums verified.
+
+    Raises:
+        ArtifactError: it is missing, truncated, damaged, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+            if missing:
+                raise ArtifactError(f"{path}: column {missing[0]!r} is missing")
+            return file.read(columns=columns)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing") from None
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path}: not readable as parquet: truncated or damaged ({type(error).__name__})") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that any reader takes: sorted keys, no NaN (ValueError)."""
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read as JSON ({type(error).__name__})") from error
+
+
+def remove_stale_drafts(out: Path) -> None:
+    """Delete temporary directories of `out` whose writing process is no more."""
+    for draft in out.parent.glob(f".{out.name}.tmp-*"):
+        owner = draft.name.rpartition("-")[2]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(draft, ignore_errors=True)
+    for old in out.parent.glob(f".{out.name}.old-*"):
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:  # killed between the two renames of a replacement: the earlier artifact comes back
+            old.rename(out)
+
+
+def _publish(draft: Path, out: Path) -> None:
+    if not out.exists():
+        draft.rename(out)
+    else:
+        old = out.with_name(f".{out.name}.old-{os.getpid()}")
+        out.rename(old)
+        draft.rename(out)
+        shutil.rmtree(old)
+    _fsync_path(out.parent)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _fsync(path: Path) -> None:
+    for file in [*_files(path), *(folder for folder in path.rglob("*") if folder.is_dir()), path]:
+        _fsync_path(file)
+
+
+def _fsync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _code() -> dict[str, Any]:
+    root = Path(__file__).resolve().parents[1]
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "python": sys.version.split()[0],
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in RECORDED_PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None  # installed without its repository: the manifest then says null
+    return done.stdout.strip()

@@ -1,0 +1,56 @@
+"""Concepts: the clinical dictionary, read from configs/concepts/features.yaml."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cohort import config
+
+DIRECTORY = Path(__file__).resolve().parents[1] / "configs" / "concepts"
+
+
+class Concept(config.Config):
+    """One measured quantity."""
+
+    unit: str
+    """The canonical unit; sources convert to it."""
+    range: tuple[float, float]
+    """Values outside are dropped and counted."""
+    hold_hours: float = Field(gt=0, le=72)
+    """A value older than this is missing."""
+    clock: Literal["charted", "stored"]
+    """When a value is visible: at its charted time (monitor vitals) or once it is charted and stored."""
+    typical: float
+    """A healthy adult's value: imputes only where there is no training median."""
+    arterial: bool = False
+    """Kept only where its specimen is recorded as arterial."""
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> "Concept":
+        if self.range[0] > self.range[1]:
+            raise ValueError("range: the lower end is above the upper")
+        return self
+
+
+class Concepts(config.Config):
+    """The whole dictionary."""
+
+    measured: dict[str, Concept]
+    state: tuple[str, ...]
+    """The names of the state's columns, in order."""
+    log: tuple[str, ...]
+    """State features scaled as log(0.1 + x)."""
+    norepinephrine_equivalent: dict[str, float]
+
+    @property
+    def log_mask(self) -> tuple[bool, ...]:
+        """True for each state feature that is scaled by its logarithm."""
+        return tuple(name in self.log for name in self.state)
+
+
+@cache
+def load() -> Concepts:
+    """The dictionary that ships with Suture."""
+    return config.load(DIRECTORY / "features.yaml", Concepts)

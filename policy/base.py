@@ -1,0 +1,50 @@
+"""Policy: what every learner returns, and the registry that finds a learner by name."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from cohort.config import Config, parse
+from cohort.episodes import Episodes
+from cohort.errors import ConfigError
+
+LEARNERS: dict[str, str] = {
+    "bc": "policy.bc",
+    "iql": "policy.iql",
+}
+"""Name -> module with `Config` and `fit(episodes, config, seed)`."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A stochastic policy over discrete doses."""
+
+    def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
+        """Action probabilities; states in the episodes' own units (scaling is inside); rows sum to 1."""
+        ...
+
+
+def fit(name: str, episodes: Episodes, config: Config | Mapping[str, Any] | None = None, seed: int = 0) -> Policy:
+    """Train the learner called `name`.
+
+    Args:
+        name: a key of LEARNERS.
+        episodes: training trajectories; held-out patients are split off inside.
+        config: the learner's Config, a mapping of its fields, or None for its defaults.
+        seed: all of its randomness; same seed, same weights.
+
+    Raises:
+        ConfigError: an unknown learner, or a config that is not the learner's.
+    """
+    if name not in LEARNERS:
+        raise ConfigError(f"learner {name!r} is unknown; known: {', '.join(LEARNERS)}")
+    module = import_module(LEARNERS[name])
+    if config is None or isinstance(config, Mapping):
+        config = parse(config or {}, module.Config, name=f"learner {name}")
+    if not isinstance(config, module.Config):
+        raise ConfigError(f"learner {name}: config is a {type(config).__name__}, expected its own Config")
+    policy: Policy = module.fit(episodes, config, seed)
+    return policy
