@@ -1,4 +1,4 @@
-"""Serve: how the page is started - on this machine only, without telemetry, without a request to anywhere else."""
+"""Serve: how the page is started - on this machine only, without telemetry or any outside request."""
 
 import subprocess
 import sys
