@@ -38,7 +38,7 @@ def writing(
     out: Path,
     kind: str,
     config: Mapping[str, Any],
-    inputs: Mapping[str, Path] | None = None,
+    inputs: Mapping[str, Path | str] | None = None,
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Iterator[Draft]:
@@ -48,7 +48,8 @@ def writing(
         out: the directory to make.
         kind: the stage's name, as `cohort`.
         config: what the stage was configured with, JSON-serialisable.
-        inputs: name -> artifact directories it read; their manifests' digests are recorded.
+        inputs: name -> artifact directories it read; their manifests' digests are recorded. A string is a digest
+            already, of an input that has no manifest (a hospital's own tables).
         seed: the stage's seed.
         overwrite: replace an existing directory once the new one is complete.
 
@@ -67,7 +68,7 @@ def writing(
             "version": VERSION,
             "kind": kind,
             "config": dict(config),
-            "inputs": {name: digest(path) for name, path in (inputs or {}).items()},
+            "inputs": digests(inputs or {}),
             "seed": seed,
             "rows": handle.rows,
             "notes": handle.notes,
@@ -139,6 +140,11 @@ def digest(path: Path) -> str:
     manifest = read_manifest(path)
     identity = {key: manifest[key] for key in ("kind", "config", "inputs", "seed", "files")}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def digests(inputs: Mapping[str, Path | str]) -> dict[str, str]:
+    """The digest of each input: of a directory, its artifact's; a string stands for itself."""
+    return {name: value if isinstance(value, str) else digest(value) for name, value in inputs.items()}
 
 
 def hash_file(path: Path) -> str:
