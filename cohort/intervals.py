@@ -1,0 +1,82 @@
+"""Intervals: infusions cut exactly at window boundaries, in whole microseconds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int, Shaped
+
+from cohort.grid import HOUR_US, microseconds, stay_rows
+
+QUANTUM = 1e-9
+"""Doses are summed in whole multiples of this many mL (or ug/kg/min x h), so that the order of rows cannot matter."""
+
+
+@dataclass(frozen=True)
+class Infusions:
+    """A shard's infusions as arrays; times are microseconds since the stay's anchor."""
+
+    stay: Int[np.ndarray, "n"]
+    start: Int[np.ndarray, "n"]
+    end: Int[np.ndarray, "n"]
+    rate: Float64[np.ndarray, "n"]
+    """Per hour (fluid) or per minute (drugs), times the drug's factor."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Infusions cut by windows: one row for each window that an infusion touches."""
+
+    stay: Int[np.ndarray, "m"]
+    window: Int[np.ndarray, "m"]
+    overlap_us: Int[np.ndarray, "m"]
+    """Above 0."""
+    rate: Float64[np.ndarray, "m"]
+
+
+def infusions(
+    table: pd.DataFrame, stays: pd.DataFrame, anchor: Shaped[np.ndarray, "s"], factors: dict[str, float]
+) -> Infusions:
+    """The infusions of the drugs in `factors`, each rate times its factor; charted rates of 0 are left out."""
+    names = table["drug"].cat.categories
+    factor = np.array([factors.get(name, 0.0) for name in names] + [0.0])
+    rate = table["normalised_rate"].to_numpy(np.float64) * factor[table["drug"].cat.codes.to_numpy()]
+    given = np.flatnonzero(rate > 0)
+    stay = stay_rows(table["stay_id"].to_numpy()[given], stays["stay_id"].to_numpy())
+    zero = microseconds(anchor)[stay]
+    start = microseconds(table["start"].to_numpy()[given]) - zero
+    end = microseconds(table["end"].to_numpy()[given]) - zero
+    return Infusions(stay, start, end, rate[given])
+
+
+def cut(infusions: Infusions, first_hour: int, width_hours: int, n_windows: int) -> Pieces:
+    """Cut by the half-open windows [first_hour + j width, first_hour + (j + 1) width), j = 0 .. n_windows - 1."""
+    width, origin = width_hours * HOUR_US, first_hour * HOUR_US
+    start = np.maximum(infusions.start - origin, 0)
+    end = np.minimum(infusions.end - origin, n_windows * width)
+    rows = np.flatnonzero(end > start)
+    start, end = start[rows], end[rows]
+    first = start // width
+    touched = (end - 1) // width - first + 1
+    piece = np.repeat(np.arange(len(rows)), touched)
+    window = first[piece] + np.arange(len(piece)) - np.repeat(np.cumsum(touched) - touched, touched)
+    overlap = np.minimum(end[piece], (window + 1) * width) - np.maximum(start[piece], window * width)
+    return Pieces(infusions.stay[rows][piece], window, overlap, infusions.rate[rows][piece])
+
+
+def quanta(pieces: Pieces, n_stays: int, n_windows: int) -> Float64[np.ndarray, "s w"]:
+    """Rate times hours, summed per stay and window, in whole multiples of QUANTUM."""
+    whole = np.rint(pieces.rate * (pieces.overlap_us / HOUR_US) / QUANTUM)
+    return exact_sum(whole, pieces.stay * n_windows + pieces.window, n_stays * n_windows).reshape(n_stays, n_windows)
+
+
+def peak(pieces: Pieces, n_stays: int, n_windows: int) -> Float64[np.ndarray, "s w"]:
+    """The highest rate of any one infusion that touches the window; 0 without one."""
+    highest = np.zeros(n_stays * n_windows)
+    np.maximum.at(highest, pieces.stay * n_windows + pieces.window, pieces.rate)
+    return highest.reshape(n_stays, n_windows)
+
+
+def exact_sum(whole: Float64[np.ndarray, "m"], cell: Int[np.ndarray, "m"], n_cells: int) -> Float64[np.ndarray, "w"]:
+    """Sums of whole numbers per cell; exact, so in any order the same, while they stay below 2^53."""
+    return np.bincount(cell, weights=whole, minlength=n_cells).astype(np.float64, copy=False)  # no rows: integers
