@@ -1,0 +1,217 @@
+"""Cli: the command line. Everything heavy is imported by the command that needs it, so that help is instant."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from cohort.errors import ArtifactError, ConfigError, SutureError
+
+if TYPE_CHECKING:
+    from app.run import Request
+
+_OWN_PID = os.getpid()
+EPILOG = (
+    "Exit codes: 0 done; 1 the request cannot be met; 2 wrong option or configuration; 3 wrong input tables; "
+    "4 a stage's directory is missing, damaged, in use, already there, or cannot be written; 130 interrupted."
+)
+TITLE = (
+    "Learn dosing policies from hospital records and audit them.\n\n"
+    "Fluids and vasopressors in sepsis: from a hospital's tables to trajectories, policies, off-policy evaluation "
+    "and a report. A research prototype, not for clinical use."
+)
+
+app = typer.Typer(
+    help=TITLE,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The run's YAML file, as configs/demo.yaml.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's directory.")]
+Source = Annotated[
+    Path | None,
+    typer.Option("--source", metavar="DIR", help="The hospital's own tables; without it the simulated hospital's."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Keep what matches (configuration, inputs, seed, hashes); make the rest."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, each stage once it is complete.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, as runs/demo.")]
+
+
+def main() -> None:
+    """Console entry: an error that a user can act on is one line on the error stream, never a traceback."""
+    sys.excepthook = _defect
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    _quieten_libraries()
+    try:
+        app()
+    except SutureError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"suture {installed('suture')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: ConfigFile, out: Out, source: Source = None, resume: Resume = False, overwrite: Overwrite = False
+) -> None:
+    """Every stage, from tables to report; ends with a short table and the files to open."""
+    from app import run as pipeline
+    from app.summary import print_summary
+
+    directory = pipeline.run(_request(config, out, source, resume, overwrite))
+    print_summary(directory.path)
+
+
+@app.command()
+def simulate(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Overwrite = False) -> None:
+    """Write the simulated hospital's tables (MIMIC-IV layout) and its truth: DIR/tables and DIR/truth."""
+    from app import run as pipeline
+
+    request = _request(config, out, None, resume, overwrite)
+    pipeline.alone(request, [pipeline.simulate_stage(request)])
+
+
+@app.command()
+def cohort(
+    config: ConfigFile, out: Out, source: Source = None, resume: Resume = False, overwrite: Overwrite = False
+) -> None:
+    """Make trajectories from hospital tables: DIR/cohort."""
+    from app import run as pipeline
+
+    request = _request(config, out, source, resume, overwrite)
+    pipeline.alone(request, [pipeline.cohort_stage(request)])
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    out: Out,
+    learner: Annotated[
+        list[str] | None, typer.Option("--learner", metavar="NAME", help="Only this one; may be repeated.")
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the configuration's learners on DIR/cohort: DIR/policy/NAME."""
+    from app import run as pipeline
+
+    request = _request(config, out, None, resume, overwrite)
+    pipeline.alone(request, pipeline.train_stages(request, learner))
+
+
+@app.command()
+def evaluate(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Overwrite = False) -> None:
+    """Estimate what the policies are worth on patients held back, or say why not: DIR/ope."""
+    from app import run as pipeline
+
+    request = _request(config, out, None, resume, overwrite)
+    pipeline.alone(request, [pipeline.evaluate_stage(request)])
+
+
+@app.command()
+def report(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Overwrite = False) -> None:
+    """Write the run as one self-contained page: DIR/report/report.html."""
+    from app import run as pipeline
+
+    request = _request(config, out, None, resume, overwrite)
+    pipeline.alone(request, [pipeline.report_stage(request)])
+
+
+@app.command()
+def verify(run: RunArgument) -> None:
+    """Hash every file of a run again and check that each stage was made from the ones beside it."""
+    from app.verification import check
+
+    for one in check(run):
+        print(f"{one.name:<18} {one.files:>6} files {one.megabytes:>10.1f} MB  sha256 {one.digest[:16]}")
+    print("every file is as it was written, and every stage was made from the ones beside it")
+
+
+@app.command("app")
+def page(
+    run: RunArgument,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where the page answers.")] = 8501,
+) -> None:
+    """Open the pages of a run in the browser (this machine only)."""
+    from app.serve import serve
+
+    if not (run / "run.json").is_file():
+        raise ArtifactError(f"{run}: has no run.json, so it is not a run's directory")
+    raise typer.Exit(serve(run, port))
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all where none is named.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller inputs.")] = False,
+) -> None:
+    """Run the benchmarks: one JSON object each on the output; exit code 1 where a claim does not hold."""
+    from app.bench import run as run_benchmarks
+
+    raise typer.Exit(0 if run_benchmarks(names or [], quick) else 1)
+
+
+def _request(config: Path, out: Path, source: Path | None, resume: bool, overwrite: bool) -> "Request":
+    from app.run import Request, load_config
+    from app.stage import Existing
+
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    existing = Existing.KEEP if resume else Existing.REPLACE if overwrite else Existing.REFUSE
+    return Request(load_config(config), out, source, existing)
+
+
+def _quieten_libraries() -> None:
+    """What libraries print about themselves is not for a hospital's terminal; our own messages are never warnings."""
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave at once but in order: half-written directories are removed on the way out."""
+    if os.getpid() == _OWN_PID:  # worker processes inherit this handler and stay silent
+        print("interrupted: finished stages stay, what was unfinished is removed", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def _defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A defect of ours: where it happened, without the message, which may hold a patient's data."""
+    import traceback
+
+    if os.environ.get("SUTURE_DEBUG"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    last = traceback.extract_tb(trace)[-1]
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    print(
+        f"error: a defect in Suture ({kind.__name__} at {place}); "
+        "SUTURE_DEBUG=1 shows the traceback, which may hold patient data",
+        file=sys.stderr,
+    )

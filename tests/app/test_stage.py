@@ -1,0 +1,257 @@
+"""Stages and the run's directory: kept, made again, refused, locked, and never half-written."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.run_directory import RunDirectory, opened
+from app.stage import Advance, Existing, Stage, first_difference, perform, why_not_kept
+from cohort import artifact
+from cohort.artifact import Draft
+from cohort.errors import ArtifactError
+
+
+def counting(seed: int = 1, upto: int = 3, inputs: dict[str, Path | str] | None = None) -> Stage:
+    def make(draft: Draft, advance: Advance) -> None:
+        for number in range(upto):
+            (draft.path / f"{number}.txt").write_text(str(number))
+            advance(number + 1, upto)
+        draft.rows["numbers"] = upto
+
+    return Stage("numbers", "numbers", {"upto": upto}, inputs or {}, seed, make)
+
+
+def made(run: Path, stage: Stage, existing: Existing = Existing.REFUSE) -> bool:
+    with opened(run) as directory:
+        return perform(stage, directory, existing)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_stage_writes_its_directory_and_what_it_cost(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert made(run, counting())
+    entry = json.loads((run / "run.json").read_text())["stages"]["numbers"]
+    assert artifact.verify(run / "numbers")["rows"] == {"numbers": 3} == entry["rows"]
+    assert entry["seconds"] >= 0
+    assert entry["cpu_seconds"] >= 0
+    assert entry["peak_memory_mb"] > 10
+    assert entry["kept"] is False
+
+
+def test_a_stage_that_is_there_is_refused_unless_kept_or_replaced(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    before = contents(run / "numbers")
+    with pytest.raises(ArtifactError, match="--resume"):
+        made(run, counting())
+    assert contents(run / "numbers") == before
+    assert not made(run, counting(), Existing.KEEP)
+    assert contents(run / "numbers") == before
+    assert made(run, counting(), Existing.REPLACE)
+
+
+def test_a_kept_stage_keeps_what_it_cost(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    first = json.loads((run / "run.json").read_text())["stages"]["numbers"]
+    made(run, counting(), Existing.KEEP)
+    second = json.loads((run / "run.json").read_text())["stages"]["numbers"]
+    assert second == {**first, "kept": True}
+
+
+def test_resuming_says_why_a_stage_is_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting(inputs={"source": "abc"}))
+    assert why_not_kept(counting(inputs={"source": "abc"}), run) is None
+    assert why_not_kept(counting(seed=2, inputs={"source": "abc"}), run) == "the seed was 1 and is 2"
+    changed = why_not_kept(counting(upto=4, inputs={"source": "abc"}), run)
+    assert changed == "its configuration changed: upto was 3 and is 4"
+    assert why_not_kept(counting(inputs={"source": "abd"}), run) == "its input changed: source"
+    (run / "numbers" / "1.txt").write_text("one")
+    assert "its hash differs" in str(why_not_kept(counting(inputs={"source": "abc"}), run))
+
+
+def test_a_stage_whose_companion_directory_is_gone_is_not_kept(tmp_path: Path) -> None:
+    stage = Stage("numbers", "numbers", {"upto": 3}, {}, 1, counting().make, beside=("truth",))
+    made(tmp_path / "run", stage)
+    assert "truth" in str(why_not_kept(stage, tmp_path / "run"))
+
+
+def test_an_input_that_was_changed_after_it_was_written_is_not_read(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    (run / "numbers" / "1.txt").write_text("one")
+
+    def never(_draft: Draft, _advance: Advance) -> None:
+        raise AssertionError("read a damaged input")
+
+    with pytest.raises(ArtifactError, match="hash differs"):
+        made(run, Stage("next", "next", {}, {"numbers": run / "numbers"}, 1, never))
+    assert not (run / "next").exists()
+
+
+def test_a_failing_stage_leaves_the_earlier_directory_as_it_was(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    before = contents(run / "numbers")
+
+    def fails(draft: Draft, _advance: Advance) -> None:
+        (draft.path / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        made(run, Stage("numbers", "numbers", {}, {}, 1, fails), Existing.REPLACE)
+    assert contents(run / "numbers") == before
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "numbers", "run.json"]
+
+
+def test_a_new_run_in_which_nothing_was_finished_leaves_no_directory(tmp_path: Path) -> None:
+    def fails(_draft: Draft, _advance: Advance) -> None:
+        raise ArtifactError("nothing to read")
+
+    with pytest.raises(ArtifactError, match="nothing to read"):
+        made(tmp_path / "deep" / "run", Stage("numbers", "numbers", {}, {}, 1, fails))
+    assert not (tmp_path / "deep" / "run").exists()
+
+
+def test_a_new_run_refuses_a_directory_with_a_run(tmp_path: Path) -> None:
+    made(tmp_path / "run", counting())
+    with pytest.raises(ArtifactError, match="already exists"), opened(tmp_path / "run", new=True):
+        pass
+
+
+def test_a_directory_that_holds_something_else_is_never_written_to(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for existing in Existing:
+        with pytest.raises(ArtifactError, match="not a run's directory"):
+            made(tmp_path, counting(), existing)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt"]
+
+
+def test_a_file_where_the_directory_should_be_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(ArtifactError, match="is a file"):
+        made(tmp_path / "run", counting())
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from app.run_directory import opened
+from app.stage import Existing, Stage, perform
+def make(draft, advance):
+    (draft.path / "half.txt").write_text("half")
+    print("holding", flush=True)
+    time.sleep(60)
+with opened(Path(sys.argv[1])) as run:
+    perform(Stage("numbers", "numbers", {"upto": 3}, {}, 1, make), run, Existing.KEEP)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Another process in the middle of a stage of tmp_path/run."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
+        yield process
+        process.kill()
+
+
+def test_two_runs_on_one_directory_at_once_exclude_each_other(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(ArtifactError, match=rf"another run is writing here \(process {holder.pid}\)"):
+        made(tmp_path / "run", counting(), Existing.KEEP)
+
+
+def test_what_a_killed_run_left_half_written_is_removed_by_the_next(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    run = tmp_path / "run"
+    assert [path.name for path in run.glob(".numbers.tmp-*")] == [f".numbers.tmp-{holder.pid}"]
+    assert made(run, counting(), Existing.KEEP)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "numbers", "run.json"]
+
+
+def test_a_directory_that_cannot_be_written_is_one_line() -> None:
+    """/proc refuses new directories to every user, the superuser included."""
+    if not Path("/proc/self").exists():
+        pytest.skip("no /proc on this system")
+    with pytest.raises(ArtifactError, match=r"/proc/run: cannot be written: \w+") as caught:
+        made(Path("/proc/run"), counting())
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_is_measured_in_children_too(tmp_path: Path) -> None:
+    child = "import time; block = bytearray(200_000_000); time.sleep(0.5)"
+
+    def heavy(draft: Draft, _advance: Advance) -> None:
+        subprocess.run([sys.executable, "-c", child], check=True)
+        (draft.path / "x").write_text("x")
+
+    made(tmp_path / "light", counting())
+    made(tmp_path / "heavy", Stage("numbers", "numbers", {}, {}, 1, heavy))
+    light, heavy_run = (
+        json.loads((tmp_path / name / "run.json").read_text())["stages"]["numbers"] for name in ("light", "heavy")
+    )
+    assert 150 < heavy_run["peak_memory_mb"] - light["peak_memory_mb"] < 400
+    assert heavy_run["seconds"] > 0.5
+
+
+def test_processor_time_of_children_is_counted(tmp_path: Path) -> None:
+    child = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+
+    def busy(draft: Draft, _advance: Advance) -> None:
+        subprocess.run([sys.executable, "-c", child], check=True)
+        (draft.path / "x").write_text("x")
+
+    made(tmp_path / "run", Stage("numbers", "numbers", {}, {}, 1, busy))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["numbers"]["cpu_seconds"] > 0.25
+
+
+def test_the_first_difference_is_named_by_its_path() -> None:
+    assert first_difference({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2]}}) is None
+    assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b was 1 and is 2"
+    assert first_difference({"a": 1}, {}) == "a was 1 and is None"
+    assert first_difference({}, {"c": 0}) == "c was None and is 0"
+
+
+def test_a_full_disk_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    """A file-size limit stands for the full disk: the write fails part way through a file."""
+    made(tmp_path / "run", counting())
+    before = contents(tmp_path / "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def big(draft: Draft, _advance: Advance) -> None:
+        (draft.path / "big").write_bytes(b"x" * 1_000_000)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(ArtifactError, match="cannot be written: File too large"):
+            made(tmp_path / "run", Stage("big", "big", {}, {}, 1, big))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    after = contents(tmp_path / "run")
+    assert {name: data for name, data in after.items() if name != ".lock"} == {
+        name: data for name, data in before.items() if name != ".lock"
+    }
+
+
+def test_the_record_survives_a_write_that_fails(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.update(name="one")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        directory.update(seconds=float("nan"))
+    assert contents(tmp_path) == before
