@@ -1,0 +1,403 @@
+"""Simulation: the hourly loop over a shard of stays, and the writing of a whole simulated hospital."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+
+from cohort.config import Config
+from cohort.errors import ConfigError
+from cohort.hospital import charting, clinicians, infusions, layout, physiology, population, truth
+from cohort.hospital.charting import ChartingConfig
+from cohort.hospital.clinicians import WINDOW_HOURS, Reading
+from cohort.hospital.physiology import Arrays, Latent, Signs, Traits
+from cohort.hospital.population import Outcomes, Population
+
+SHIFT_HOURS = 12
+MAX_HOURS = 28 * 24
+"""A stay still running then is moved to another hospital."""
+_POPULATION, _TRAITS, _BEGIN, _BODY, _CHOICE, _CHART, _INFUSE, _SHIFT, _WARD, _ADMIT = range(10)
+_FIRST_IMPRESSION_MMHG = 8.0  # SD of what is seen of the pressure on arrival, before the monitor is connected
+_MONITOR_MMHG = 1.5
+_VASOPRESSIN_U_MIN = 0.03
+_DAY = np.timedelta64(24, "h")
+
+
+class HospitalConfig(Config):
+    """How large the hospital is, what its clinicians see, and how it charts."""
+
+    n_stays: int = Field(default=2000, ge=1, le=50_000)
+    shard_stays: int = Field(default=1000, ge=1, le=5000)
+    hidden_confounder: float = Field(default=0.0, ge=0, le=3)
+    """How strongly dosing follows how ill the patient looks, which nobody charts; 0: not at all."""
+    charting: ChartingConfig = ChartingConfig()
+    format: Literal["parquet", "csv.gz"] = "parquet"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard of stays at admission, and all that its randomness comes from."""
+
+    number: int
+    seed: int
+    config: HospitalConfig
+    population: Population
+    traits: Traits
+
+    @property
+    def n(self) -> int:
+        """Number of stays."""
+        return self.population.n
+
+    def rng(self, hour: int, stream: int) -> np.random.Generator:
+        """The generator of one hour and one purpose: draws never depend on who is present or what was given."""
+        return np.random.default_rng([self.seed, self.number, hour + 1000, stream])
+
+
+@dataclass(frozen=True)
+class Choice(Arrays):
+    """Doses for the coming window."""
+
+    fluid: Int[np.ndarray, "n"]
+    """Bin on the simulator's nominal edges, 0 to 4."""
+    vasopressor: Int[np.ndarray, "n"]
+    fluid_ml_h: Float[np.ndarray, "n"]
+    vasopressor_ug_kg_min: Float[np.ndarray, "n"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A decision time: who is there, what a clinician sees, and the draws that a choice may use."""
+
+    shard: Shard
+    hour: int
+    rows: Int[np.ndarray, "k"]
+    """Positions of the stays present, which everything below is about."""
+    reading: Reading
+    latent: Latent
+    uniform: Float[np.ndarray, "u k"]
+    """Four uniforms a stay: style, action, fluid dose, vasopressor dose."""
+    record: "Record | None"
+
+
+Decide = Callable[[Moment], Choice]
+
+
+@dataclass
+class Record:
+    """What is charted of a shard while it runs."""
+
+    bedside: charting.Bedside
+    events: list[charting.Events] = field(default_factory=list)
+    given: list[infusions.Infusions] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A shard's stays from admission to their ends."""
+
+    outcomes: Outcomes
+    record: Record | None
+
+
+def shards(n_stays: int, seed: int, config: HospitalConfig) -> Iterator[Shard]:
+    """The hospital's stays, shard by shard."""
+    for number, first in enumerate(range(0, n_stays, config.shard_stays)):
+        yield admit(min(config.shard_stays, n_stays - first), first, number, seed, config)
+
+
+def admit(n: int, first_stay: int, number: int, seed: int, config: HospitalConfig) -> Shard:
+    """One shard's stays, returning patients linked by what becomes of their earlier stay under the clinicians."""
+    people = population.sample(n, first_stay, np.random.default_rng([seed, number, 0, _POPULATION]))
+    body = physiology.traits(people, np.random.default_rng([seed, number, 0, _TRAITS]))
+    shard = Shard(number, seed, config, people, body)
+    if (people.returns_from < 0).all():
+        return shard
+    history = course(shard, clinicians_decide)
+    return replace(shard, population=population.link(people, ~history.outcomes.died_in_hospital))
+
+
+def course(shard: Shard, decide: Decide, charted_hours: int = 0) -> Course:
+    """Run a shard to the end of every stay, charting its first `charted_hours` hours."""
+    run = _Run.of(shard, charted_hours)
+    for hour in range(MAX_HOURS):
+        rows = np.flatnonzero(run.present)
+        if hour % WINDOW_HOURS == 0:
+            run.close_window(hour)
+            if len(rows):
+                run.open_window(hour, rows, decide)
+        if not len(rows):
+            break
+        run.hour(hour, rows)
+    else:
+        run.close_window(MAX_HOURS)
+    return Course(_outcomes(shard, run), run.record)
+
+
+def clinicians_decide(moment: Moment) -> Choice:
+    """The attendings on shift choose."""
+    style = moment_style(moment)
+    probability = clinicians.all_propensities(moment.reading)[np.arange(len(moment.rows)), style]
+    action = clinicians.choose(probability.reshape(len(style), -1), moment.uniform[1])
+    return choice(action, moment.uniform)
+
+
+def moment_style(moment: Moment) -> Int[np.ndarray, "k"]:
+    """Which style attends each stay: position in STYLES."""
+    return clinicians.choose(np.tile(clinicians.shares(), (len(moment.rows), 1)), moment.uniform[0])
+
+
+def choice(action: Int[np.ndarray, "k"], uniform: Float[np.ndarray, "u k"]) -> Choice:
+    """Doses drawn inside the bins of 5 * fluid + vasopressor on the nominal edges."""
+    fluid, vasopressor = np.divmod(action, clinicians.BINS)
+    return Choice(
+        fluid,
+        vasopressor,
+        clinicians.fluid_dose(fluid, uniform[2]),
+        clinicians.vasopressor_dose(vasopressor, uniform[3]),
+    )
+
+
+def simulate(
+    tables_out: Path,
+    truth_out: Path,
+    config: HospitalConfig,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Write a hospital in MIMIC-IV layout under `tables_out` and its truth under `truth_out`; returns rows per table.
+
+    Args:
+        progress: called with (stays done, stays in all).
+
+    Raises:
+        ConfigError: the truth would lie where a stage that reads the tables could find it.
+    """
+    if truth_out.resolve().is_relative_to(tables_out.resolve()):
+        raise ConfigError(f"{truth_out}: the truth may not lie below the tables' directory {tables_out}")
+    rows: dict[str, int] = {}
+    done = 0
+    with layout.Writer(tables_out, config.format) as writer, truth.Writer(truth_out) as keeper:
+        for shard in shards(config.n_stays, seed, config):
+            log = DecisionLog()
+            end = course(shard, log, charted_hours=MAX_HOURS)
+            assert end.record is not None
+            charted = charted_rows(end.record, end.outcomes.out_hour)
+            tables = layout.tables(charted, shard.population, end.outcomes, shard.number)
+            writer.write(tables)
+            keeper.write(shard.population, shard.traits, end.outcomes, log.decisions(), layout.fault_table(charted, shard.population))
+            for name, table in tables.items():
+                rows[name] = rows.get(name, 0) + table.num_rows
+            done += shard.n
+            if progress is not None:
+                progress(done, config.n_stays)
+    return rows
+
+
+def charted_rows(record: Record, out_hour: Float[np.ndarray, "n"]) -> layout.Rows:
+    """All rows charted so far; a ventilation that still runs ends at `out_hour`."""
+    return layout.Rows(
+        charting.concatenate(record.events),
+        infusions.concatenate(record.given),
+        charting.ventilation(record.bedside, out_hour),
+    )
+
+
+class DecisionLog:
+    """Lets the clinicians decide and keeps their propensities and the hidden state, for the truth."""
+
+    def __init__(self) -> None:
+        self._parts: list[truth.Decisions] = []
+
+    def __call__(self, moment: Moment) -> Choice:
+        """Decide as `clinicians_decide` does, and write it down."""
+        made = clinicians_decide(moment)
+        style = moment_style(moment)
+        every = clinicians.all_propensities(moment.reading).reshape(len(style), len(clinicians.STYLES), -1)
+        self._parts.append(
+            truth.Decisions(
+                stay_id=moment.shard.population.stay_id[moment.rows],
+                hour=np.full(len(style), moment.hour),
+                style=style,
+                fluid=made.fluid,
+                vasopressor=made.vasopressor,
+                fluid_ml_h=made.fluid_ml_h,
+                vasopressor_ug_kg_min=made.vasopressor_ug_kg_min,
+                propensity=every[np.arange(len(style)), style],
+                mixture=np.einsum("s,nsa->na", clinicians.shares(), every),
+                latent=moment.latent,
+            )
+        )
+        return made
+
+    def decisions(self) -> "truth.Decisions":
+        """All decisions, in time order."""
+        return truth.concatenate(self._parts)
+
+
+@dataclass
+class _Run:
+    """The moving parts of a shard: arrays over all its stays, changed in place."""
+
+    shard: Shard
+    latent: Latent
+    signs: Signs
+    present: Bool[np.ndarray, "n"]
+    out_minute: Int[np.ndarray, "n"]
+    died: Bool[np.ndarray, "n"]
+    doses: Choice
+    urine_ml: Float[np.ndarray, "n"]
+    intime_hour: Float[np.ndarray, "n"]
+    charted_hours: int
+    record: Record | None
+    opened: int = -1
+
+    @classmethod
+    def of(cls, shard: Shard, charted_hours: int) -> "_Run":
+        n, people = shard.n, shard.population
+        latent = physiology.begin(shard.traits, shard.rng(0, _BEGIN))
+        signs = physiology.circulation(latent, shard.traits, np.zeros(n))
+        doses = Choice(np.full(n, -1), np.zeros(n, np.int64), np.zeros(n), np.zeros(n))
+        clock = (people.intime - people.intime.astype("datetime64[D]")) / np.timedelta64(1, "h")
+        run = cls(
+            shard, latent, signs, np.ones(n, bool), np.full(n, MAX_HOURS * 60), np.zeros(n, bool), doses,
+            WINDOW_HOURS * signs.urine_ml_h, clock, charted_hours, None,
+        )  # fmt: skip
+        if charted_hours:
+            bedside = charting.admit(people, shard.config.charting, shard.rng(0, _ADMIT))
+            run.record = Record(bedside)
+            for hour in range(charting.FIRST_HOUR, 0):
+                run.chart(hour, np.arange(n))
+        return run
+
+    def open_window(self, hour: int, rows: np.ndarray, decide: Decide) -> None:
+        draws = self.shard.rng(hour, _CHOICE)
+        uniform, noise = draws.random((3, self.shard.n)), draws.standard_normal(self.shard.n)
+        shift = self.shard.rng(hour - hour % SHIFT_HOURS, _SHIFT).random(self.shard.n)
+        moment = Moment(
+            self.shard, hour, rows, self.reading(hour, noise).take(rows), self.latent.take(rows),
+            np.vstack([shift, uniform])[:, rows], self.record,
+        )  # fmt: skip
+        self.doses.put(rows, decide(moment))
+        self.urine_ml = np.zeros(self.shard.n)
+        self.opened = hour
+
+    def reading(self, hour: int, noise: np.ndarray) -> Reading:
+        """What was on the monitor in the hour before, and on arrival a first impression."""
+        signs, latent, config = self.signs, self.latent, self.shard.config
+        blur = (_FIRST_IMPRESSION_MMHG if hour == 0 else _MONITOR_MMHG) * noise
+        ill = 0.8 * (latent.damage - 0.6) + 0.5 * (latent.inflammation - 0.6)
+        pulse = physiology.pulse_pressure(signs, self.shard.traits)
+        return Reading(
+            map=signs.map + blur,
+            shock_index=signs.heart_rate / (signs.map + blur + 0.62 * pulse),
+            spo2_fio2=signs.spo2 / 100.0 / latent.fio2,
+            urine_ml_kg_h=self.urine_ml / WINDOW_HOURS / self.shard.traits.weight_kg,
+            fluid=self.doses.fluid,
+            vasopressor=self.doses.vasopressor,
+            looks_ill=config.hidden_confounder * np.clip(ill, -2, 2),
+        )
+
+    def hour(self, hour: int, rows: np.ndarray) -> None:
+        draws = self.shard.rng(hour, _BODY)
+        normal = draws.standard_normal((physiology.N_NORMALS, self.shard.n))[:, rows]
+        uniform = draws.random((physiology.N_UNIFORMS, self.shard.n))[:, rows]
+        latent, traits, doses = self.latent.take(rows), self.shard.traits.take(rows), self.doses.take(rows)
+        signs = physiology.circulation(latent, traits, doses.vasopressor_ug_kg_min)
+        self.signs.put(rows, signs)
+        if hour < self.charted_hours:
+            self.chart(hour, rows)
+        self.urine_ml[rows] += signs.urine_ml_h
+        after = physiology.step(
+            latent, traits, signs, hour, doses.fluid_ml_h, doses.vasopressor_ug_kg_min, normal, uniform
+        )
+        events = physiology.ends(after, traits, signs, hour, (self.intime_hour[rows] + hour) % 24, uniform)
+        self.latent.put(rows, after)
+        gone = rows[events.died | events.discharged]
+        self.died[rows] = events.died
+        self.present[gone] = False
+        self.out_minute[gone] = hour * 60 + events.minute[events.died | events.discharged]
+
+    def chart(self, hour: int, rows: np.ndarray) -> None:
+        assert self.record is not None
+        n = self.shard.n
+        there = np.zeros(n, bool)
+        there[rows] = True
+        values = physiology.values(self.latent, self.shard.traits, self.signs)
+        on = self.doses.vasopressor_ug_kg_min > 0
+        self.record.bedside, events = charting.hour(
+            self.record.bedside, hour, there, values, physiology.severity(self.latent, self.signs, on), on,
+            self.latent.ventilated > 0.5, self.shard.config.charting, self.shard.rng(hour, _CHART),
+        )  # fmt: skip
+        self.record.events.append(events)
+
+    def close_window(self, hour: int) -> None:
+        """Write down what the window that ends now gave, to those who were there and for as long as they were."""
+        if self.opened < 0 or self.record is None or self.opened >= self.charted_hours:
+            return
+        minutes = np.clip(self.out_minute - self.opened * 60, 0, (hour - self.opened) * 60)
+        self.record.bedside, given = infusions.infuse(
+            self.record.bedside, self.opened, minutes, self.doses.fluid_ml_h * minutes / 60.0, drug_rates(self.shard, self.doses),
+            self.shard.config.charting, self.shard.rng(self.opened, _INFUSE),
+        )  # fmt: skip
+        self.record.given.append(given)
+
+
+def drug_rates(shard: Shard, doses: Choice) -> Float[np.ndarray, "n v"]:
+    """Which drugs make up the norepinephrine equivalent: columns as infusions.DRUGS, their factors from the dictionary.
+
+    Norepinephrine first; some patients are kept on phenylephrine, dopamine or epinephrine, which is a habit of the
+    patient's admission and not of the illness; above 0.2 most get vasopressin on top.
+    """
+    equivalent = doses.vasopressor_ug_kg_min
+    habit = (shard.population.hadm_id * 2_654_435_761 % 2**32) / 2**32
+    factors = truth.equivalents()
+    vasopressin = np.where((equivalent > 0.2) & (habit * 7 % 1 < 0.6), _VASOPRESSIN_U_MIN, 0.0)
+    rest = equivalent - vasopressin * factors["vasopressin"]
+    bounds = {"norepinephrine": 0.0, "phenylephrine": 0.74, "dopamine": 0.93, "epinephrine": 0.965}
+    order = [*bounds.values(), 1.0]
+    main = {
+        drug: np.where((habit >= order[i]) & (habit < order[i + 1]), rest / factors[drug], 0.0)
+        for i, drug in enumerate(bounds)
+    }
+    return np.stack([vasopressin if drug == "vasopressin" else main[drug] for drug in infusions.DRUGS], axis=1)
+
+
+def _outcomes(shard: Shard, run: _Run) -> Outcomes:
+    """What becomes of the patients after the ICU."""
+    draws = shard.rng(0, _WARD)
+    uniform, days = draws.random((2, shard.n)), draws.exponential(1.0, (3, shard.n))
+    people, latent, traits = shard.population, run.latent, shard.traits
+    out = people.intime + (run.out_minute * 60_000_000).astype("timedelta64[us]")
+    ward_death = ~run.died & (uniform[0] < physiology.ward_death_probability(latent, traits))
+    ward_days = np.minimum(np.where(ward_death, 0.3 + 6.0 * days[0], 0.4 + 3.8 * days[1]), 60.0)
+    left = np.where(run.died, out, out + _whole_minutes(ward_days))
+    dead = run.died | ward_death
+    never = np.datetime64("NaT", "us")
+    later = ~dead & (uniform[1] < physiology.year_death_probability(latent, traits))
+    dod = np.where(dead, left, np.where(later, left + _whole_minutes(np.minimum(1 + 110.0 * days[2], 364.0)), never))
+    return Outcomes(
+        out_hour=run.out_minute / 60.0,
+        dischtime=left,
+        deathtime=np.where(dead, left, never),
+        dod=_patients_own(people, dod.astype("datetime64[D]").astype("datetime64[us]")),
+        died_in_hospital=dead,
+        died_in_icu=run.died,
+    )
+
+
+def _whole_minutes(days: Float[np.ndarray, "n"]) -> np.ndarray:
+    return (np.round(days * 24 * 60) * 60_000_000).astype("timedelta64[us]")
+
+
+def _patients_own(people: Population, dod: np.ndarray) -> np.ndarray:
+    """A patient who came back dies once: the date is that of the last stay."""
+    last = np.arange(people.n)
+    back = np.flatnonzero(people.returns_from >= 0)
+    same = back[people.subject_id[back] == people.subject_id[people.returns_from[back]]]
+    last[people.returns_from[same]] = same
+    return dod[last]
