@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -11,11 +11,15 @@ from cohort.config import Config, parse
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError
 
+if TYPE_CHECKING:
+    from policy.served import NetworkPolicy
+    from policy.train import Session
+
 LEARNERS: dict[str, str] = {
     "bc": "policy.bc",
     "iql": "policy.iql",
 }
-"""Name -> module with `Config` and `fit(episodes, config, seed)`."""
+"""Name -> module with `Config` and `fit(episodes, config, seed, session)`."""
 
 
 @runtime_checkable
@@ -27,7 +31,14 @@ class Policy(Protocol):
         ...
 
 
-def fit(name: str, episodes: Episodes, config: Config | Mapping[str, Any] | None = None, seed: int = 0) -> Policy:
+def fit(
+    name: str,
+    episodes: Episodes,
+    config: Config | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    *,
+    session: "Session | None" = None,
+) -> "NetworkPolicy":
     """Train the learner called `name`.
 
     Args:
@@ -35,16 +46,19 @@ def fit(name: str, episodes: Episodes, config: Config | Mapping[str, Any] | None
         episodes: training trajectories; held-out patients are split off inside.
         config: the learner's Config, a mapping of its fields, or None for its defaults.
         seed: all of its randomness; same seed, same weights.
+        session: progress callback, checkpoint file and device; they do not change the result.
 
     Raises:
         ConfigError: an unknown learner, or a config that is not the learner's.
     """
     if name not in LEARNERS:
         raise ConfigError(f"learner {name!r} is unknown; known: {', '.join(LEARNERS)}")
+    from policy.train import Session  # torch: not needed to look a name up
+
     module = import_module(LEARNERS[name])
     if config is None or isinstance(config, Mapping):
         config = parse(config or {}, module.Config, name=f"learner {name}")
     if not isinstance(config, module.Config):
         raise ConfigError(f"learner {name}: config is a {type(config).__name__}, expected its own Config")
-    policy: Policy = module.fit(episodes, config, seed)
+    policy: NetworkPolicy = module.fit(episodes, config, seed, session or Session())
     return policy

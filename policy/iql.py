@@ -1,0 +1,140 @@
+"""Implicit Q-learning (Kostrikov et al. 2021): values and policy from logged actions; no other is ever queried."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from cohort.episodes import Episodes
+from policy import batches, bc, losses, train
+from policy.batches import Batch, Data, Prepared
+from policy.networks import Learned
+from policy.served import NetworkPolicy
+from policy.train import Session, TrainConfig
+
+
+class CriticConfig(TrainConfig):
+    """The critic, shared with conservative IQL."""
+
+    tau: float = Field(default=0.7, gt=0, lt=1)
+    """Expectile: 0.5 evaluates the clinicians, near 1 the best of their actions; 1 itself cannot be trained."""
+    n_critics: int = Field(default=2, ge=1, le=4)
+    target_rate: float = Field(default=0.005, gt=0, le=1)
+
+
+class Config(CriticConfig):
+    """IQL with its policy by advantage-weighted regression."""
+
+    alpha: float = Field(default=1 / 3, gt=0)
+    """Temperature in reward units; it divides the advantage (the paper's beta 3 multiplies: alpha 1/3)."""
+    weight_clip: float = Field(default=100.0, gt=0)
+    """Largest exp(A / alpha), the paper's."""
+
+
+@dataclass(frozen=True)
+class Critic:
+    """The two value networks."""
+
+    value: Learned
+    q: Learned
+    """With its moving average as `q.target`."""
+
+
+def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> NetworkPolicy:
+    """Train V, policy, Q and the moving average, in that order in every update."""
+    prepared = batches.prepare(episodes, config.holdout, config.gamma, seed, session.device)
+    with train.one_thread():
+        actor, pair = train.actor(prepared, config, seed), critic(prepared, config, seed)
+        task = train.Task(
+            {"actor": actor, "value": pair.value, "q": pair.q},
+            lambda batch, report: _update(actor, pair, batch, config, config.alpha / prepared.reward_scale, report),
+            lambda held: _held_out(actor, pair, held, config, config.alpha / prepared.reward_scale),
+            {"critic": ("value", "q"), "nll": ("actor",)},
+        )
+        curves = train.run(task, prepared, config, seed, session)
+    return NetworkPolicy(
+        learner="iql",
+        config=config.model_dump(mode="json"),
+        rule="softmax",
+        scaler=prepared.scaler,
+        features=episodes.features,
+        n_actions=episodes.n_actions,
+        actor=actor.net.freeze(),
+        critic=pair.q.net.freeze(),
+        reward_scale=prepared.reward_scale,
+        curves=curves,
+    )
+
+
+def critic(prepared: Prepared, config: CriticConfig, seed: int) -> Critic:
+    """Untrained value networks."""
+    d, a = prepared.fit.d, prepared.fit.n_actions
+    device = prepared.device
+    return Critic(
+        train.learned("value", (d, *config.hidden, 1), 1, config, seed, device),
+        train.learned("critic", (d, *config.hidden, a), config.n_critics, config, seed, device, target=True),
+    )
+
+
+def update_value(pair: Critic, batch: Batch, config: CriticConfig) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """The expectile step on V; returns min target Q(s, a) and u = Q - V before it (positive: V too low)."""
+    target_q = losses.chosen(pair.q.target_net.forward(batch.state, keep=False), batch.action).amin(0)
+    u = target_q - pair.value.net.forward(batch.state)[0, :, 0]
+    pair.value.net.backward((losses.expectile_gradient(u, config.tau) / len(u)).view(1, -1, 1))
+    pair.value.step()
+    return target_q, u
+
+
+def update_q(
+    pair: Critic, batch: Batch, following: Float[Tensor, "b"], config: CriticConfig
+) -> tuple[Float[Tensor, "m b a"], Float[Tensor, "b"]]:
+    """The TD step of every Q towards r + gamma V(s'), then the moving average; returns Q before it, and the target."""
+    target = torch.addcmul(batch.reward, batch.alive, following, value=config.gamma)
+    q = pair.q.net.forward(batch.state)
+    pair.q.net.backward(losses.squared_error_gradient(q, batch.action, target))
+    pair.q.step()
+    pair.q.average(config.target_rate)
+    return q, target
+
+
+def held_out_critic(pair: Critic, held: Data, config: CriticConfig) -> dict[str, float]:
+    """TD and expectile losses on held-out transitions; `critic`, their sum, decides when to stop."""
+    every = batches.take(held, torch.arange(held.n, device=held.action.device))
+    values = pair.value.net.forward(every.pair, keep=False)[0, :, 0].clone()
+    target = every.reward + config.gamma * every.alive * values[held.n :]
+    q = losses.chosen(pair.q.net.forward(every.state, keep=False), every.action)
+    target_q = losses.chosen(pair.q.target_net.forward(every.state, keep=False), every.action).amin(0)
+    td = float(((q - target) ** 2).mean())
+    fit = float(losses.expectile(target_q - values[: held.n], config.tau).mean())
+    return {"td": td, "expectile": fit, "critic": td + fit, "value_mean": float(values[: held.n].mean())}
+
+
+def _update(actor: Learned, pair: Critic, batch: Batch, config: Config, alpha: float, report: bool) -> dict[str, float]:
+    target_q, u = update_value(pair, batch, config)
+    values = pair.value.net.forward(batch.pair, keep=False)[0, :, 0]
+    weight = losses.advantage_weights(target_q - values[: len(u)], alpha, config.weight_clip)
+    found = bc.update(actor, batch, weight, report)
+    q, target = update_q(pair, batch, values[len(u) :], config)
+    return found | (training_losses(q, target, u, batch, config) if report else {})
+
+
+def training_losses(
+    q: Float[Tensor, "m b a"],
+    target: Float[Tensor, "b"],
+    u: Float[Tensor, "b"],
+    batch: Batch,
+    config: CriticConfig,
+) -> dict[str, float]:
+    """Mean TD and expectile loss of the latest minibatch, and the largest Q over all actions."""
+    td = float(((losses.chosen(q, batch.action) - target) ** 2).mean())
+    return {"td": td, "expectile": float(losses.expectile(u, config.tau).mean()), "q_max": float(q.max())}
+
+
+def _held_out(actor: Learned, pair: Critic, held: Data, config: Config, alpha: float) -> dict[str, float]:
+    state, action = held.states[: held.n], held.action.unsqueeze(1)
+    target_q = losses.chosen(pair.q.target_net.forward(state, keep=False), action).amin(0)
+    advantage = target_q - pair.value.net.forward(state, keep=False)[0, :, 0]
+    weight = losses.advantage_weights(advantage, alpha, config.weight_clip)
+    return held_out_critic(pair, held, config) | {"nll": bc.nll(actor, held, weight)}

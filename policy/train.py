@@ -1,0 +1,195 @@
+"""Training: the loop all learners share: seeds, early stopping on held-out patients, curves, checkpoints."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cohort.config import Config
+from cohort.errors import ArtifactError
+from policy.batches import Batch, Data, Prepared, Sampler
+from policy.networks import Learned, Mlp
+
+STREAMS = {"actor": 1, "value": 2, "critic": 3, "behaviour": 4}
+"""One stream of random numbers per network: adding one to a learner does not change the others'."""
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+Curves = tuple[dict[str, float], ...]
+
+
+class TrainConfig(Config):
+    """What every learner that trains networks can be told."""
+
+    hidden: tuple[int, ...] = Field(default=(256, 256), min_length=1, max_length=6)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    batch: int = Field(default=256, ge=1, le=65536)
+    updates: int = Field(default=10_000, ge=1)
+    gamma: float = Field(default=0.99, ge=0, le=1)
+    holdout: float = Field(default=0.1, ge=0, le=0.5)
+    """Share of training patients whose losses decide when to stop; 0 trains all updates."""
+    evaluate_every: int = Field(default=500, ge=1)
+    min_updates: int = Field(default=3_000, ge=0)
+    """No stopping and no best before: values need time to travel along an episode through the moving average."""
+    patience: int = Field(default=5, ge=1)
+    """Evaluations without a new best after which training stops."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a caller may add to a training run without changing its result."""
+
+    progress: Progress | None = None
+    """Called with (updates done, updates planned, latest losses)."""
+    checkpoint: Path | None = None
+    """File to write at every evaluation and to resume from where it exists."""
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A learner as the loop sees it."""
+
+    nets: Mapping[str, Learned]
+    update: Callable[[Batch, bool], dict[str, float]]
+    """One update; losses only where the flag asks for them (reading them costs time)."""
+    held_out: Callable[[Data], dict[str, float]]
+    """Losses on held-out transitions."""
+    groups: Mapping[str, tuple[str, ...]]
+    """Held-out loss -> the nets whose best weights it decides; training stops when no group improves any more."""
+
+
+@dataclass
+class _Progress:
+    update: int = 0
+    curves: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    best_at: dict[str, int] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread inside: matrices are too small for more, and results do not depend on the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def learned(
+    name: str,
+    sizes: tuple[int, ...],
+    members: int,
+    config: TrainConfig,
+    seed: int,
+    device: str,
+    target: bool = False,
+) -> Learned:
+    """A network called `name` (a key of STREAMS) with its optimiser, started from its stream of `seed`."""
+    rng = np.random.default_rng([seed, STREAMS[name]])
+    return Learned(Mlp(sizes, members, rng, device), config.learning_rate, target)
+
+
+def actor(prepared: Prepared, config: TrainConfig, seed: int) -> Learned:
+    """An untrained actor: states in, one logit per action out."""
+    sizes = (prepared.fit.d, *config.hidden, prepared.fit.n_actions)
+    return learned("actor", sizes, 1, config, seed, prepared.device)
+
+
+def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session: Session) -> Curves:
+    """Train until all updates are done or held-out losses stop improving; leaves the best weights in the nets.
+
+    Returns:
+        the learning curves: one row per evaluation with `update`, `seconds` and every loss by name
+        (`train_...` on the latest minibatch, `held_...` on the held-out patients).
+
+    Raises:
+        ArtifactError: the checkpoint is of another run (config, seed or data), or damaged.
+    """
+    identity = _identity(prepared.fit, config, seed)
+    state = _Progress()
+    if session.checkpoint is not None and session.checkpoint.exists():
+        state = _read(session.checkpoint, identity, task.nets)
+    sampler = Sampler(prepared.fit, config.batch, seed)
+    began = time.monotonic() - state.seconds
+    while state.update < config.updates and not _stopped(state, task, config):
+        last = state.update + 1 == config.updates or (state.update + 1) % config.evaluate_every == 0
+        losses = task.update(sampler.at(state.update), last)
+        state.update += 1
+        if last:
+            _evaluate(task, prepared.held, losses, state, config)
+            state.seconds = time.monotonic() - began
+            state.curves[-1]["seconds"] = round(state.seconds, 3)
+            if session.checkpoint is not None:
+                _write(session.checkpoint, identity, task.nets, state)
+            if session.progress is not None:
+                session.progress(state.update, config.updates, state.curves[-1])
+    for name, weights in state.best_weights.items():
+        task.nets[name].net.flat.copy_(weights)
+    return tuple(state.curves)
+
+
+def _evaluate(task: Task, held: Data | None, losses: dict[str, float], state: _Progress, config: TrainConfig) -> None:
+    row = {"update": float(state.update), **{f"train_{name}": value for name, value in losses.items()}}
+    if held is not None:
+        held_losses = task.held_out(held)
+        row |= {f"held_{name}": value for name, value in held_losses.items()}
+        if state.update >= min(config.min_updates, config.updates):
+            for group, nets in task.groups.items():
+                if held_losses[group] < state.best.get(group, np.inf):
+                    state.best[group], state.best_at[group] = held_losses[group], state.update
+                    state.best_weights |= {name: task.nets[name].net.flat.clone() for name in nets}
+    state.curves.append(row)
+
+
+def _stopped(state: _Progress, task: Task, config: TrainConfig) -> bool:
+    waited = config.patience * config.evaluate_every
+    return bool(state.best_at) and all(state.update - state.best_at.get(group, 0) >= waited for group in task.groups)
+
+
+def _identity(fit: Data, config: TrainConfig, seed: int) -> str:
+    content = hashlib.sha256(json.dumps([config.model_dump(mode="json"), type(config).__module__, seed]).encode())
+    for array in (fit.states, fit.action, fit.reward, fit.alive):
+        content.update(array.cpu().numpy().tobytes())
+    return content.hexdigest()
+
+
+def _write(path: Path, identity: str, nets: Mapping[str, Learned], state: _Progress) -> None:
+    tensors = {f"{name}/{part}": t for name, net in nets.items() for part, t in net.tensors().items()}
+    tensors |= {f"best/{name}": weights for name, weights in state.best_weights.items()}
+    progress = {key: getattr(state, key) for key in ("update", "curves", "best", "best_at", "seconds")}
+    draft = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    live = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    save_file(live, draft, metadata={"identity": identity, "progress": json.dumps(progress)})
+    draft.replace(path)
+
+
+def _read(path: Path, identity: str, nets: Mapping[str, Learned]) -> _Progress:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    if metadata.get("identity") != identity:
+        raise ArtifactError(f"{path}: a checkpoint of another run: its config, seed or training data differ")
+    content: dict[str, Any] = json.loads(metadata["progress"])
+    for name, net in nets.items():
+        net.restore({part.partition("/")[2]: t for part, t in tensors.items() if part.startswith(f"{name}/")})
+    best = {part.partition("/")[2]: t for part, t in tensors.items() if part.startswith("best/")}
+    return _Progress(**content, best_weights=best)
