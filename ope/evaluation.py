@@ -1,0 +1,303 @@
+"""Evaluation: the document that says what each policy of a cohort is worth, against whom, and what withholds it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Float32
+from pydantic import Field, field_validator
+
+import policy.store
+from cohort import artifact, build
+from cohort.config import Config
+from cohort.episodes import Episodes
+from cohort.errors import InputError
+from ope import estimates, importance, interval, overlap
+from ope import gates as gating
+from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample, evaluate
+from ope.gates import Gate, GateConfig
+from ope.interval import Interval
+from ope.overlap import Overlap
+from ope.trajectories import attainable, pad
+from policy import behaviour as behaviour_model
+
+__all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
+
+CLINICIANS = "clinicians"
+BASELINE = "bc"
+PREFERRED = "conservative_iql"
+CONTROLS = ("random", "zero_drug", "maximum_dose")
+
+VERSION = 1
+
+_ROWS = 1 << 16  # states a policy is asked about at once
+
+
+class EvaluationConfig(Config):
+    """What is estimated and what withholds it; fixed, and hashed, before any policy is evaluated."""
+
+    gamma: float = Field(default=0.99, gt=0, le=1)
+    """Discount per decision."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
+    estimators: tuple[str, ...] = ("is", "wis", "pdis", "cwpdis")
+    primary: str = "wis"
+    """The estimator that the verdict reads."""
+    main: str | None = None
+    """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
+    gates: GateConfig = GateConfig()
+
+    @field_validator("estimators")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in ESTIMATORS or name in NEED_Q]
+        if unknown or not value:
+            raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(set(ESTIMATORS) - set(NEED_Q))}")
+        return value
+
+
+class _Answers(Protocol):
+    def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A control: the same probabilities in every state."""
+
+    distribution: Float32[np.ndarray, "a"]
+
+    def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
+        """`distribution`, once for each state."""
+        return np.broadcast_to(self.distribution, (len(state), len(self.distribution)))
+
+
+def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig, seed: int) -> dict[str, Any]:
+    """Evaluate saved policies on the cohort's evaluation patients.
+
+    Returns:
+        A JSON-serialisable document::
+
+            version, seed, config, gates {config, sha256}, cohort {digest, split, patients, episodes, decisions},
+            behaviour {gate}, clinicians {estimate}, verdict {policy, verdict, binding: gate},
+            policies {name: {kind: learned | control, digest, overlap, gates [gate], estimates [estimate],
+            against {clinicians | bc: [estimate of the difference]}, minimum_detectable, verdict, binding: gate}}
+
+        An estimate has the fields of `Estimate`, a gate those of `Gate`. Where `withheld` is not null it is
+        `code: reason` and value, low and high are null. Controls have no verdict.
+
+    Raises:
+        InputError: a policy may have been trained on evaluation patients, does not fit the cohort's states or actions,
+            or the evaluation split is empty.
+        ArtifactError: a directory is missing or damaged.
+    """
+    thresholds = {"config": config.gates.model_dump(mode="json"), "sha256": gating.digest(config.gates)}
+    for name, path in policies.items():
+        require_apart(name, path, cohort_dir)
+    episodes = build.episodes(cohort_dir, "evaluate")
+    setting = _setting(episodes, config, seed)
+    clinicians = _clinicians(setting)
+    findings = {name: _assess(answers, setting) for name, answers in _subjects(policies, episodes.n_actions)}
+    entries = {name: _entry(name, findings, clinicians, setting) for name in findings}
+    for name, path in policies.items():
+        entries[name] |= {"digest": artifact.digest(path)}
+    return {
+        "version": VERSION,
+        "seed": seed,
+        "config": config.model_dump(mode="json"),
+        "gates": thresholds,
+        "cohort": {
+            "digest": artifact.digest(cohort_dir),
+            "split": "evaluate",
+            "patients": len(np.unique(episodes.patient)),
+            "episodes": episodes.n_episodes,
+            "decisions": episodes.n,
+        },
+        "behaviour": {"gate": _plain(setting.calibration)},
+        "clinicians": {"estimate": _plain(clinicians.estimates[0])},
+        "policies": entries,
+        "verdict": _overall(config, policies, entries),
+    }
+
+
+def require_apart(name: str, path: Path, cohort_dir: Path) -> None:
+    """Check by the manifests that a policy's training patients are not among the evaluated.
+
+    Raises:
+        InputError: it was trained on another cohort (whose patients may be the same), or not on the train split.
+    """
+    manifest = artifact.read_manifest(path)
+    source, split = manifest["inputs"].get("cohort"), manifest["notes"].get("split", "train")
+    if source != artifact.digest(cohort_dir):
+        raise InputError(f"policy {name}: trained on another cohort: its patients may be among those evaluated")
+    if split != "train":
+        raise InputError(f"policy {name}: trained on the {split!r} split, must be 'train'")
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all policies of one evaluation share."""
+
+    episodes: Episodes
+    behaviour: Float32[np.ndarray, "n a"]
+    config: EvaluationConfig
+    seed: int
+    allowed: tuple[float, float]
+    calibration: Gate
+    cut: int
+    """Episodes that are cut off."""
+    spread: float
+    """Standard deviation of the logged returns."""
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """One policy's numbers, before any comparison."""
+
+    overlap: Overlap
+    gates: tuple[Gate, ...]
+    samples: Mapping[str, Sample]
+    estimates: tuple[Estimate, ...]
+
+
+def _setting(episodes: Episodes, config: EvaluationConfig, seed: int) -> _Setting:
+    behaviour = behaviour_model.cross_fit(episodes, seed=seed)
+    worst = float(overlap.calibration_error(behaviour, episodes.action).max())
+    return _Setting(
+        episodes=episodes,
+        behaviour=behaviour,
+        config=config,
+        seed=seed,
+        allowed=attainable(episodes, config.gamma),
+        calibration=gating.check_calibration(worst, config.gates),
+        cut=int((~episodes.terminated).sum()),
+        spread=float(episodes.returns_to_go(config.gamma)[episodes.start].std()),
+    )
+
+
+def _subjects(policies: Mapping[str, Path], n_actions: int) -> Iterator[tuple[str, _Answers]]:
+    """The policies, one in memory at a time, then the controls."""
+    for name, path in policies.items():
+        yield name, policy.store.load(path)
+    random = np.full(n_actions, 1 / n_actions, np.float32)
+    one_hot = np.eye(n_actions, dtype=np.float32)
+    for name, distribution in zip(CONTROLS, (random, one_hot[0], one_hot[-1]), strict=True):
+        yield name, Constant(distribution)
+
+
+def _clinicians(setting: _Setting) -> _Finding:
+    """The logged actions' own return; only the number of patients can withhold it."""
+    episodes, config = setting.episodes, setting.config
+    t = pad(episodes, np.ones(episodes.n), config.gamma)
+    shared = overlap.measure(t, episodes.patient)
+    found = estimates.sample(t, episodes, {CLINICIANS: importance.logged}, config.n_bootstrap, setting.seed)
+    return _finding(shared, gating.check_overlap(shared, config.gates), found, setting)
+
+
+def _assess(answers: _Answers, setting: _Setting) -> _Finding:
+    episodes, config = setting.episodes, setting.config
+    ratio, unsupported = _compare(answers, setting)
+    t = pad(episodes, ratio, config.gamma)
+    shared = overlap.measure(t, episodes.patient, unsupported)
+    chosen = {name: ESTIMATORS[name] for name in config.estimators}
+    found = estimates.sample(t, episodes, chosen, config.n_bootstrap, setting.seed)
+    return _finding(shared, [*gating.check_overlap(shared, config.gates), setting.calibration], found, setting)
+
+
+def _finding(shared: Overlap, gates: Sequence[Gate], found: Mapping[str, Sample], setting: _Setting) -> _Finding:
+    config = setting.config
+    intervals = {
+        name: interval.percentile(one.value, one.replicates, config.level, setting.allowed)
+        for name, one in found.items()
+    }
+    reasons = estimates.reasons_to_withhold(intervals, gates, config.gates, setting.allowed, setting.cut)
+    shown = [estimates.shown(name, intervals[name], config.level, shared, reasons[name]) for name in found]
+    return _Finding(shared, tuple(gates), found, tuple(shown))
+
+
+def _compare(answers: _Answers, setting: _Setting) -> tuple[Float[np.ndarray, "n"], float]:
+    """Ratio of the logged actions' probabilities, and the unsupported share; states are streamed."""
+    episodes, behaviour = setting.episodes, setting.behaviour
+    ratio, unsupported = np.empty(episodes.n, np.float32), 0.0
+    for first in range(0, episodes.n, _ROWS):
+        rows = slice(first, first + _ROWS)
+        target = answers.probs(episodes.state[rows])
+        if target.shape != behaviour[rows].shape:
+            raise InputError(f"policy answers for {target.shape[1]} actions, the cohort has {episodes.n_actions}")
+        at = (np.arange(len(target)), episodes.action[rows])
+        ratio[rows] = target[at] / behaviour[rows][at]
+        unsupported += len(target) * overlap.unsupported_share(
+            target, behaviour[rows], setting.config.gates.support_floor
+        )
+    return ratio, unsupported / episodes.n
+
+
+def _entry(name: str, findings: Mapping[str, _Finding], clinicians: _Finding, setting: _Setting) -> dict[str, Any]:
+    finding, config = findings[name], setting.config
+    against = {CLINICIANS: _differences(finding, clinicians, CLINICIANS, setting)}
+    if BASELINE in findings and name != BASELINE:
+        against[BASELINE] = _differences(finding, findings[BASELINE], BASELINE, setting)
+    entry = {
+        "kind": "control" if name in CONTROLS else "learned",
+        "overlap": _plain(finding.overlap),
+        "gates": [_plain(gate) for gate in finding.gates],
+        "estimates": [_plain(estimate) for estimate in finding.estimates],
+        "against": {other: [_plain(one) for one in differences] for other, differences in against.items()},
+        "minimum_detectable": interval.minimum_detectable(setting.spread, finding.overlap.ess, config.level)
+        if finding.overlap.ess > 0
+        else None,
+    }
+    if name not in CONTROLS:
+        entry |= _verdict(finding, against[CLINICIANS], config)
+    return entry
+
+
+def _differences(one: _Finding, other: _Finding, against: str, setting: _Setting) -> list[Estimate]:
+    """`one` minus `other`, replicate by replicate; withheld where either is."""
+    low, high = setting.allowed
+    other_reasons = {estimate.estimator: estimate.withheld for estimate in other.estimates}
+    out = []
+    for estimate in one.estimates:
+        name = estimate.estimator if against != CLINICIANS else CLINICIANS
+        mine, theirs = one.samples[estimate.estimator], other.samples[name]
+        found = interval.percentile(
+            mine.value - theirs.value, mine.replicates - theirs.replicates, estimate.level, (low - high, high - low)
+        )
+        reason = estimate.withheld or (other_reasons[name] and f"{against}: {other_reasons[name]}")
+        out.append(estimates.shown(estimate.estimator, found, estimate.level, one.overlap, reason))
+    return out
+
+
+def _verdict(finding: _Finding, differences: Sequence[Estimate], config: EvaluationConfig) -> dict[str, Any]:
+    primary = next(one for one in differences if one.estimator == config.primary)
+    gates, difference = list(finding.gates), None
+    if primary.withheld is not None and all(gate.passed for gate in gates):
+        code, _, reason = primary.withheld.partition(": ")
+        gates.append(Gate(code, 0.0, "", False, reason, -1.0))
+    elif primary.value is not None and primary.low is not None and primary.high is not None:
+        difference = Interval(primary.value, primary.low, primary.high)
+    decided, binding = gating.decide(gates, difference)
+    return {"verdict": decided, "binding": _plain(binding)}
+
+
+def _overall(
+    config: EvaluationConfig, policies: Mapping[str, Path], entries: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The verdict on the main policy."""
+    candidates = (
+        [config.main] if config.main else [PREFERRED, *(name for name in policies if name != BASELINE), *policies]
+    )
+    main = next((name for name in candidates if name in policies), None)
+    if main is None:
+        raise InputError(f"evaluation: main policy {config.main!r} is not among: {', '.join(policies) or 'none'}")
+    return {"policy": main, "verdict": entries[main]["verdict"], "binding": entries[main]["binding"]}
+
+
+def _plain(record: Estimate | Gate | Overlap) -> dict[str, Any]:
+    """A record's fields for JSON, which has no infinity: those become null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(record).items()
+    }

@@ -1,0 +1,65 @@
+"""Overlap: what the weights say about how much is known of a policy."""
+
+import numpy as np
+import pytest
+
+from cohort.errors import InputError
+from ope import overlap
+from ope.trajectories import pad
+from tests.ope.worlds import hand, random_log
+
+RATIO = np.array([2.0, 0.5, 0.5])
+
+
+def test_the_hand_worked_weights_give_their_ess_share_and_mean() -> None:
+    log = hand()
+    found = overlap.measure(pad(log.episodes, RATIO, 1.0), log.episodes.patient)
+    assert found.ess_per_step == pytest.approx((2.5**2 / 4.25, 1.5**2 / 1.25))
+    assert found.ess == found.ess_per_step[-1]
+    assert found.mean_weight_per_step == pytest.approx((1.25, 0.75))
+    assert found.largest_share == pytest.approx(2 / 2.5)
+    assert (found.n_episodes, found.n_patients) == (2, 2)
+
+
+def test_the_share_of_a_patient_counts_all_their_episodes() -> None:
+    log = hand()
+    assert overlap.measure(pad(log.episodes, RATIO, 1.0), np.array([4, 4])).largest_share == pytest.approx(1.0)
+
+
+def test_huge_weights_do_not_break_the_ess_and_overflow_is_named() -> None:
+    log = hand()
+    found = overlap.measure(pad(log.episodes, RATIO * 1e150, 1.0), log.episodes.patient)
+    assert 1 <= found.ess <= 2
+    with pytest.raises(InputError, match="weights overflow in 1 of 2 episodes"):
+        overlap.measure(pad(log.episodes, RATIO * 1e300, 1.0), log.episodes.patient)
+
+
+def test_no_weight_left_is_no_evidence() -> None:
+    log = hand()
+    found = overlap.measure(pad(log.episodes, np.zeros(3), 1.0), log.episodes.patient)
+    assert (found.ess, found.largest_share, found.mean_weight) == (0.0, 1.0, 0.0)
+
+
+def test_unsupported_counts_only_what_goes_beyond_the_clinicians() -> None:
+    behaviour = np.array([[0.99, 0.005, 0.005], [0.5, 0.25, 0.25]])
+    assert overlap.unsupported_share(behaviour, behaviour, 0.01) == 0
+    target = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    assert overlap.unsupported_share(target, behaviour, 0.01) == pytest.approx(0.495 / 2)
+
+
+def test_a_calibrated_model_has_a_small_error_and_a_wrong_one_a_large() -> None:
+    log = random_log(n_episodes=4000)
+    right = overlap.calibration_error(log.behaviour, log.episodes.action)
+    wrong = overlap.calibration_error(
+        np.roll(log.behaviour, 1, axis=1) * [1, 0.5, 1] + [0, 0.25, 0], log.episodes.action
+    )
+    assert right.max() < 0.02
+    assert wrong.max() > 0.05
+
+
+def test_over_confidence_that_is_right_on_average_needs_groups_to_be_seen() -> None:
+    rng = np.random.default_rng(0)
+    action = rng.integers(0, 2, 4000)
+    confident = np.where(rng.random((4000, 1)) < 0.5, [[0.95, 0.05]], [[0.05, 0.95]])
+    assert overlap.calibration_error(confident, action, 1).max() < 0.03
+    assert overlap.calibration_error(confident, action, 10).min() > 0.4
