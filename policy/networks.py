@@ -16,8 +16,8 @@ ROWS_AT_ONCE = 65_536
 class Network:
     """A trained stack of `m` MLPs with ReLU between the layers; NumPy only."""
 
-    weights: tuple[Float32[np.ndarray, "m i o"], ...]
-    biases: tuple[Float32[np.ndarray, "m 1 o"], ...]
+    weights: tuple[Float32[np.ndarray, "m _ _"], ...]
+    biases: tuple[Float32[np.ndarray, "m 1 _"], ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -1,0 +1,92 @@
+"""Behaviour: the evaluation's model knows the previous action, never its own patients, and states its floor."""
+
+import numpy as np
+import pytest
+
+from cohort.episodes import Episodes
+from cohort.errors import ConfigError
+from policy import behaviour
+from policy.behaviour import BehaviourConfig
+from tests import probes
+
+TINY = BehaviourConfig(
+    hidden=(16,), updates=300, evaluate_every=50, min_updates=0, folds=3, batch=64, learning_rate=1e-2
+)
+
+
+def _sticky(patients: int = 200, steps: int = 8) -> Episodes:
+    """The action mostly repeats the previous one and the state says nothing about it."""
+    rng = np.random.default_rng(0)
+    action = np.zeros((patients, steps), int)
+    action[:, 0] = rng.integers(0, 2, patients)
+    for k in range(1, steps):
+        action[:, k] = np.where(rng.random(patients) < 0.9, action[:, k - 1], 1 - action[:, k - 1])
+    n = patients * steps
+    return Episodes.from_arrays(
+        rng.normal(size=(n, 2)), action.reshape(-1), np.zeros(n), np.repeat(np.arange(patients), steps),
+        np.ones(patients, bool), n_actions=2,
+    )  # fmt: skip
+
+
+def test_previous_action_is_used_by_the_evaluation_model() -> None:
+    episodes = _sticky()
+    probs = behaviour.cross_fit(episodes, TINY)
+    later = episodes.step > 0
+    stays = probs[later, episodes.action[np.flatnonzero(later) - 1]]
+    assert stays.mean() == pytest.approx(0.9, abs=0.04)
+    assert probs[~later].mean(0) == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_first_step_has_no_previous_action() -> None:
+    seen = behaviour.with_previous_action(_sticky(5))
+    assert not seen.state[seen.start, 2:].any()
+    assert (seen.state[seen.step > 0, 2:].argmax(1) == seen.action[:-1][(seen.step > 0)[1:]]).all()
+
+
+def test_floor_is_the_least_probability_and_rows_sum_to_one() -> None:
+    episodes = probes.clinic()
+    probs = behaviour.cross_fit(episodes, TINY.model_copy(update={"floor": 0.05}))
+    assert probs.min() >= 0.05 - 1e-6
+    assert probs.sum(1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_no_patient_is_predicted_by_a_model_that_saw_them() -> None:
+    """Every patient repeats one action of their own, which their unique state gives away to a model that saw them."""
+    rng = np.random.default_rng(0)
+    n = 150
+    action = rng.integers(0, 2, n)
+    episodes = Episodes.from_arrays(
+        np.repeat(rng.normal(size=(n, 2)), 4, 0), np.repeat(action, 4), np.zeros(4 * n), np.repeat(np.arange(2 * n), 2),
+        np.ones(2 * n, bool), n_actions=2, patient=np.repeat(np.arange(n), 2),
+    )  # fmt: skip
+    greedy = TINY.model_copy(update={"hidden": (256,), "holdout": 0.0, "updates": 400})
+    first = episodes.step == 0
+    probs = behaviour.cross_fit(episodes, greedy)
+    right = (probs.argmax(1) == episodes.action)[first].mean()
+    assert right < 0.65
+
+
+def test_fewer_patients_than_folds_is_refused() -> None:
+    with pytest.raises(ConfigError, match="2 patients"):
+        behaviour.cross_fit(probes.clinic(patients=2), TINY)
+
+
+def test_a_floor_too_high_for_the_number_of_actions_is_refused() -> None:
+    with pytest.raises(ConfigError, match="floor"):
+        behaviour.cross_fit(probes.clinic(), TINY.model_copy(update={"floor": 0.3}))
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    action = (p.cumsum(1) < rng.random((20_000, 1))).sum(1)
+    assert behaviour.temperature(logits * 3, action) == pytest.approx(3.0, rel=0.05)
+
+
+def test_reliability_error_is_positive_where_predicted_too_often() -> None:
+    probs = np.tile([0.8, 0.2], (100, 1))
+    action = np.repeat([0, 1], 50)
+    first, second = behaviour.reliability(probs, action)
+    assert (first["count"], first["error"]) == (50, pytest.approx(0.3))
+    assert second["error"] == pytest.approx(-0.3)

@@ -1,0 +1,125 @@
+"""Probes: tiny decision problems whose right values and actions are known, as episodes that learners can be run on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cohort.episodes import Episodes
+
+SMALL = {
+    "hidden": (32,),
+    "batch": 64,
+    "learning_rate": 3e-3,
+    "updates": 1500,
+    "holdout": 0.0,
+    "gamma": 1.0,
+}
+"""Training options under which a probe takes about a second."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One trajectory of a graph: named states, the action taken in each, and the reward on the last step."""
+
+    states: tuple[str, ...]
+    actions: tuple[int, ...]
+    reward: float
+
+
+def graph(paths: list[Path], copies: int, n_actions: int = 2) -> tuple[Episodes, dict[str, np.ndarray]]:
+    """Episodes of paths through a graph, each repeated, and the one-hot state of every name."""
+    names = sorted({name for path in paths for name in path.states})
+    one_hot = {name: row for name, row in zip(names, np.eye(len(names), dtype=np.float32), strict=True)}
+    every = [path for path in paths for _ in range(copies)]
+    episodes = Episodes.from_arrays(
+        state=np.stack([one_hot[name] for path in every for name in path.states]),
+        action=np.array([action for path in every for action in path.actions]),
+        reward=np.concatenate([np.r_[np.zeros(len(path.states) - 1), path.reward] for path in every]),
+        episode=np.repeat(np.arange(len(every)), [len(path.states) for path in every]),
+        terminated=np.ones(len(every), bool),
+        n_actions=n_actions,
+    )
+    return episodes, one_hot
+
+
+STITCHING = [
+    Path(("s1", "s3", "s5"), (0, 0, 0), 3.0),  # s1 -> s3 -> s5 -> s7
+    Path(("s4", "s3", "s6"), (0, 1, 0), 10.0),  # s4 -> s3 -> s6 -> s9
+    Path(("s1", "s2"), (1, 0), 5.0),  # s1 -> s2 -> s8, which the guide's own graph lacks
+]
+"""The extended stitching graph: the best way from s1 (0, then 1 at s3: 10) is in no trajectory."""
+
+
+def stitching(copies: int = 30) -> tuple[Episodes, dict[str, np.ndarray]]:
+    """Episodes of the extended stitching graph and its states by name."""
+    return graph(STITCHING, copies)
+
+
+def stitched_return(probs: dict[str, np.ndarray]) -> float:
+    """The return of walking greedily from s1, given each state's action probabilities over actions seen there."""
+    if probs["s1"][1] > probs["s1"][0]:
+        return 5.0
+    return 10.0 if probs["s3"][1] > probs["s3"][0] else 3.0
+
+
+def constant_value(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
+    """One state, both actions, reward 1, over: every value is 1."""
+    return graph([Path(("s",), (0,), 1.0), Path(("s",), (1,), 1.0)], copies)
+
+
+def state_dependent_value(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
+    """Two states that differ in reward (1 and -1), whatever is done."""
+    paths = [Path((name,), (a,), reward) for name, reward in (("good", 1.0), ("bad", -1.0)) for a in (0, 1)]
+    return graph(paths, copies)
+
+
+def delayed_reward(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
+    """Two steps, reward 1 after the second: the first state's value is gamma."""
+    return graph([Path(("first", "second"), (a, b), 1.0) for a in (0, 1) for b in (0, 1)], copies)
+
+
+def action_choice(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
+    """One state; action 1 is worth 1 and action 0 is worth -1; both are taken equally often."""
+    return graph([Path(("s",), (0,), -1.0), Path(("s",), (1,), 1.0)], copies)
+
+
+def cut_off(terminated: bool, copies: int = 60) -> tuple[Episodes, np.ndarray]:
+    """A state that returns to itself with reward 1 a step, logged for one step and then ended or cut off.
+
+    With gamma 0.5 the value is 1 where it ended and 2 where it was cut off.
+    """
+    n = 2 * copies
+    state = np.ones((n, 1), np.float32)
+    return (
+        Episodes.from_arrays(
+            state, np.tile([0, 1], copies), np.ones(n), np.arange(n), np.full(n, terminated), state, n_actions=2
+        ),
+        state[:1],
+    )
+
+
+def clinic(patients: int = 120, d: int = 6, n_actions: int = 4, seed: int = 0, steps: int = 6) -> Episodes:
+    """A small noisy ward: an illness score drifts, the right dose lowers it, survival depends on where it ends."""
+    rng = np.random.default_rng(seed)
+    ill = rng.normal(size=patients)
+    states, actions = [], []
+    for _ in range(steps):
+        states.append(np.c_[ill, rng.normal(size=(patients, d - 1))])
+        wanted = np.clip(np.round(ill + 1.5), 0, n_actions - 1)
+        action = np.where(rng.random(patients) < 0.6, wanted, rng.integers(0, n_actions, patients)).astype(int)
+        actions.append(action)
+        ill = 0.9 * ill + 0.4 * np.abs(action - wanted) - 0.2 + 0.2 * rng.normal(size=patients)
+    reward = np.zeros((patients, steps))
+    reward[:, -1] = np.where(rng.random(patients) < 1 / (1 + np.exp(2 * ill)), 1.0, -1.0)
+    return Episodes.from_arrays(
+        np.stack(states, 1).reshape(-1, d), np.stack(actions, 1).reshape(-1), reward.reshape(-1),
+        np.repeat(np.arange(patients), steps), np.ones(patients, bool), n_actions=n_actions,
+    )  # fmt: skip
+
+
+def with_reward(episodes: Episodes, reward: np.ndarray) -> Episodes:
+    """The same episodes with other rewards."""
+    return Episodes.from_arrays(
+        episodes.state, episodes.action, reward, episodes.episode, episodes.terminated, episodes.final_state,
+        episodes.n_actions, patient=episodes.patient, scaler=episodes.scaler,
+    )  # fmt: skip
