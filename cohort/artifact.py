@@ -125,14 +125,24 @@ def verify(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path)
     listed: dict[str, str] = manifest["files"]
     for name, expected in listed.items():
-        if not (path / name).is_file():
-            raise ArtifactError(f"{path / name}: listed in {MANIFEST} but missing")
-        if hash_file(path / name) != expected:
-            raise ArtifactError(f"{path / name}: its hash differs from {MANIFEST}: changed or damaged after it was written")
+        _require_intact(path / name, expected)
     extra = sorted(str(file.relative_to(path)) for file in _files(path) if str(file.relative_to(path)) not in listed)
     if extra and extra != [MANIFEST]:
         raise ArtifactError(f"{path / extra[0]}: not listed in {MANIFEST}")
     return manifest
+
+
+def verified(path: Path, name: str) -> Path:
+    """The path of one file of an artifact directory, after its hash alone was checked against the manifest.
+
+    Raises:
+        ArtifactError: the file is not listed, missing, or differs from what was written.
+    """
+    listed: dict[str, str] = read_manifest(path)["files"]
+    if name not in listed:
+        raise ArtifactError(f"{path}: {MANIFEST} lists no file {name!r}")
+    _require_intact(path / name, listed[name])
+    return path / name
 
 
 def digest(path: Path) -> str:
@@ -174,7 +184,9 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing") from None
     except (OSError, pa.ArrowException) as error:
-        raise ArtifactError(f"{path}: not readable as parquet: truncated or damaged ({type(error).__name__})") from error
+        raise ArtifactError(
+            f"{path}: not readable as parquet: truncated or damaged ({type(error).__name__})"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -205,6 +217,13 @@ def remove_stale_drafts(out: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:  # killed between the two renames of a replacement: the earlier artifact comes back
             old.rename(out)
+
+
+def _require_intact(file: Path, expected: str) -> None:
+    if not file.is_file():
+        raise ArtifactError(f"{file}: listed in {MANIFEST} but missing")
+    if hash_file(file) != expected:
+        raise ArtifactError(f"{file}: its hash differs from {MANIFEST}: changed or damaged after it was written")
 
 
 def _publish(draft: Path, out: Path) -> None:
@@ -265,7 +284,9 @@ def _version(package: str) -> str | None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None  # installed without its repository: the manifest then says null
     return done.stdout.strip()

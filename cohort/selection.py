@@ -1,0 +1,103 @@
+"""Selection: which stays become episodes, from when to when, and why every other stay was left out."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from cohort.config import Config
+from cohort.grid import GridConfig
+
+SUSPICION_BEFORE_H = 24
+"""Anchored at suspicion, an episode starts this long before it and ends a horizon after its start."""
+_NEVER = pd.Timestamp("2999-12-31")
+SOFA_HOURS = (-24, 0, 24)
+"""Hours from suspicion at which SOFA's 24 h look-back covers -48 .. +24 h."""
+
+
+class SelectionConfig(Config):
+    """Inclusion criteria. Nothing here may look at how a stay ends, but for `sepsis3`, which says so."""
+
+    minimum_age: float = Field(default=18, ge=0, le=120)
+    stays: Literal["every", "first"] = "every"
+    """Every ICU stay, or each patient's first in the source."""
+    sepsis3: bool = False
+    """Suspected infection and SOFA >= 2 from 48 h before to 24 h after it. Seen from admission this uses the future."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The cohort flow: one step a criterion, each with the stays it lost."""
+
+    steps: tuple[dict[str, Any], ...]
+
+    def then(self, reason: str, before: pd.DataFrame, kept: pd.DataFrame) -> "Flow":
+        """The flow with one more step."""
+        step = {
+            "reason": reason,
+            "stays_in": len(before),
+            "stays_lost": len(before) - len(kept),
+            "stays_kept": len(kept),
+            "patients_kept": int(kept["subject_id"].nunique()),
+        }
+        return Flow((*self.steps, step))
+
+
+def candidates(stays: pd.DataFrame, selection: SelectionConfig, grid: GridConfig) -> tuple[pd.DataFrame, Flow]:
+    """Apply every criterion that the stays table alone can answer; the stays kept are in the order of their ids."""
+    kept = stays.sort_values("stay_id", ignore_index=True)
+    flow = Flow(()).then("in the source", kept, kept)
+    criteria = [
+        (f"younger than {selection.minimum_age:g} years", kept["age_years"] >= selection.minimum_age),
+        ("overlaps an earlier stay of the same patient", ~_overlapping(kept)),
+    ]
+    if selection.stays == "first":
+        first = kept.sort_values(["intime", "stay_id"]).groupby("subject_id")["stay_id"].transform("first")
+        criteria.append(("not the patient's first stay", kept["stay_id"] == first.sort_index()))
+    if selection.sepsis3 or grid.anchor == "suspicion":
+        criteria.append(("no suspected infection", kept["suspicion_time"].notna()))
+    return _apply(kept, criteria, flow)
+
+
+def septic(stays: pd.DataFrame, sofa: "pd.Series[int]", flow: Flow) -> tuple[pd.DataFrame, Flow]:
+    """Keep the stays whose SOFA around suspicion reaches 2 over a baseline of 0; `sofa` is by stay id."""
+    rise = stays["stay_id"].map(sofa)
+    return _apply(stays, [("SOFA below 2 from 48 h before to 24 h after suspected infection", rise >= 2)], flow)
+
+
+def windows(stays: pd.DataFrame, grid: GridConfig, flow: Flow) -> tuple[pd.DataFrame, Flow]:
+    """Add `anchor`, `end` and `end_reason` (death, discharge, horizon) and keep stays at least one step long.
+
+    Death or ICU discharge inside a window ends the episode there; the horizon ends what is longer.
+    """
+    step, anchor = pd.Timedelta(hours=grid.step_hours), stays["intime"]
+    horizon = anchor + pd.Timedelta(hours=grid.horizon_hours)
+    if grid.anchor == "suspicion":  # whole steps only, so that the horizon never cuts a window
+        before = stays["suspicion_time"] - pd.Timedelta(hours=SUSPICION_BEFORE_H)
+        anchor = anchor.where(anchor > before, before)
+        after = before + pd.Timedelta(hours=grid.horizon_hours) - anchor
+        horizon = anchor + after.where(after > pd.Timedelta(0), pd.Timedelta(0)).dt.floor(f"{grid.step_hours}h")
+    death = stays["deathtime"].fillna(_NEVER)
+    leaves = stays["outtime"].where(stays["outtime"] < death, death)
+    end = leaves.where(leaves < horizon, horizon)
+    reason = np.select([end == death, end == stays["outtime"]], ["death", "discharge"], "horizon")
+    timed = stays.assign(anchor=anchor, end=end, end_reason=reason)
+    long_enough = timed["end"] - timed["anchor"] >= step
+    return _apply(timed, [(f"shorter than one step of {grid.step_hours} h", long_enough)], flow)
+
+
+def _overlapping(stays: pd.DataFrame) -> "pd.Series[bool]":
+    ordered = stays.sort_values(["subject_id", "intime", "stay_id"])
+    left = ordered.groupby("subject_id")["outtime"].cummax().groupby(ordered["subject_id"]).shift()
+    return (ordered["intime"] < left).sort_index()
+
+
+def _apply(stays: pd.DataFrame, criteria: "list[tuple[str, pd.Series[bool]]]", flow: Flow) -> tuple[pd.DataFrame, Flow]:
+    meets_all = pd.Series(True, index=stays.index)
+    for reason, meets in criteria:
+        before = stays[meets_all]
+        meets_all &= meets
+        flow = flow.then(reason, before, stays[meets_all])
+    return stays[meets_all].reset_index(drop=True), flow
