@@ -42,13 +42,13 @@ def test_importance_sampling_gives_the_hand_worked_value(name: str, expected: fl
 
 
 def test_model_based_estimates_give_the_hand_worked_values() -> None:
-    # Logged Q 1, 0.5 | 1; V 1.5, 1 | 2 by the choice of the other action's Q.
-    q = np.array([[1.0, 3.5], [0.5, 4 / 3], [2 + 2 / 3, 1.0]])
+    # Logged Q 1, 0.5 | 1; V 1.5, 1 | 3 by the choice of the other action's Q.
+    q = np.array([[1.0, 3.5], [0.5, 4 / 3], [4 + 1 / 3, 1.0]])
     found = values(hand(), ["dm", "dr", "wdr"], gamma=0.5, q=q)
-    assert found["dm"] == pytest.approx((1.5 + 2) / 2, abs=1e-12)
+    assert found["dm"] == pytest.approx((1.5 + 3) / 2, abs=1e-12)
     first = 2 * (1 - 1) + 1.5 + 0.5 * (1 * (1 - 0.5) + 2 * 1)
-    assert found["dr"] == pytest.approx((first + 0.5 * (2 - 1) + 2) / 2, abs=1e-12)
-    step_0 = (2 * 0 + 0.5 * 1) / 2.5 + (1.5 + 2) / 2
+    assert found["dr"] == pytest.approx((first + 0.5 * (2 - 1) + 3) / 2, abs=1e-12)
+    step_0 = (2 * 0 + 0.5 * 1) / 2.5 + (1.5 + 3) / 2
     step_1 = 0.5 * ((1 * 0.5 + 0.5 * 0) / 1.5 + (2 * 1 + 0.5 * 0) / 2.5)
     assert found["wdr"] == pytest.approx(step_0 + step_1, abs=1e-12)
 

@@ -76,3 +76,8 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(name: str) -> None:
         )[0]
         held += found.low <= truth <= found.high
     assert 182 <= held <= 198
+
+
+def test_the_percentile_interval_leaves_equal_tails() -> None:
+    found = interval.percentile(0.5, np.linspace(0, 1, 1001), 0.9, (-9.0, 9.0))
+    assert (found.low, found.high) == pytest.approx((0.05, 0.95))
