@@ -156,7 +156,7 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
     age = (population.age_years - 64.5) / 16.5
     load = population.condition.sum(axis=1) - 3.3
     infected = population.infected
-    insult = np.where(infected, 0.95 * np.exp(0.75 * normal[0]), 0.40 * np.exp(0.75 * normal[0]))
+    insult = np.where(infected, 0.95 * np.exp(0.80 * normal[0]), 0.42 * np.exp(0.85 * normal[0]))
     frailty = 0.55 * age + 0.18 * load + 0.4 * has["metastatic_cancer"] + 0.45 * normal[1]
     reserve = 1.08 - 0.30 * has["congestive_heart_failure"] - 0.08 * has["valvular"] - 0.04 * age + 0.12 * normal[2]
     kidney = 1.0 - 0.45 * has["renal_failure"] - 0.05 * age + 0.08 * normal[3]
@@ -166,14 +166,14 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
         male=population.sex_male,
         weight_kg=population.weight_kg,
         reserve=np.clip(reserve, 0.35, 1.35),
-        set_point=79.0 + 4.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 6.0 * normal[4],
+        set_point=89.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
         chronic_kidney=np.clip(kidney, 0.12, 1.2),
         chronic_lung=np.clip(1.0 - 0.22 * has["chronic_pulmonary"] + 0.08 * normal[5], 0.45, 1.1),
         liver=np.clip(1.0 - 0.5 * has["liver_disease"] + 0.06 * normal[6], 0.2, 1.2),
         frailty=frailty,
         peak=insult,
         peak_hour=-4.0 + 6.0 * np.abs(normal[7]),
-        clearance=np.exp(0.65 * normal[8] - 0.10 * frailty) / 34.0,
+        clearance=np.exp(0.65 * normal[8] - 0.10 * frailty) / 46.0,
         leak=np.exp(0.3 * normal[9]),
         lung_share=np.exp(0.6 * normal[10]) * np.where(infected, 1.0, 0.7),
         airway=rng.random(n) < np.where(infected, 0.20, 0.33),
@@ -192,9 +192,9 @@ def begin(traits: Traits, rng: np.random.Generator) -> Latent:
     normal = rng.standard_normal((10, n))
     inflammation = traits.peak * np.where(traits.peak_hour > 0, np.exp(-traits.peak_hour / 14.0), 1.0)
     zero = np.zeros(n)
-    damage = np.clip(0.35 * inflammation + 0.25 * np.maximum(traits.frailty, 0) + 0.25 * normal[0], 0, None)
+    damage = np.clip(0.20 * inflammation + 0.15 * np.maximum(traits.frailty, 0) + 0.2 * normal[0], 0, None)
     kidney = np.clip(traits.chronic_kidney * (1 - 0.15 * inflammation + 0.05 * normal[1]), 0.08, None)
-    creatinine = np.where(traits.male, 1.0, 0.8) / kidney ** 0.9
+    creatinine = np.where(traits.male, 1.0, 0.8) / kidney**0.9
     return Latent(
         inflammation=inflammation,
         tone=np.clip(1.0 - 0.36 * _saturating(inflammation), 0.3, 1.2),
@@ -252,7 +252,8 @@ def circulation(latent: Latent, traits: Traits, vasopressor: Float[np.ndarray, "
     pao2 = ratio * latent.fio2
     perfusion = 1 / (1 + np.exp(-(pressure - 59.0) / 5.5))
     drive = 1 + 0.55 * np.tanh(latent.volume_l) + 0.25 * np.tanh(latent.tissue_l / 5)
-    relief = 70.0 * np.clip(latent.lung_water - 0.35, 0, 1) * (pressure > 68) * (vasopressor <= 0)  # diuretics
+    overload = np.clip(latent.lung_water - 0.35, 0, 1) + np.clip((latent.tissue_l - 4.0) / 4.0, 0, 1)
+    relief = 70.0 * np.minimum(overload, 1.3) * (pressure > 66) * (vasopressor <= 0.05)  # diuretics
     urine = np.minimum(latent.kidney, 1.3) * (80.0 * perfusion * drive + relief)
     return Signs(
         map=np.clip(pressure, 18.0, 170.0),
@@ -288,9 +289,9 @@ def injuries(signs: Signs, latent: Latent, traits: Traits, vasopressor: Float[np
     return {
         "pressure": np.maximum(wanted - signs.map, 0) / 10.0,
         "flow": np.maximum(0.72 - oxygen, 0) / 0.25,
-        "constriction": 1.1 * np.maximum(vasopressor - 0.22, 0) / 0.3 + 1.6 * np.maximum(signs.resistance - 1.12, 0),
-        "hypoxia": np.maximum(93.0 - signs.spo2, 0) / 6.0,
-        "congestion": np.maximum(signs.cvp - 13.0, 0) / 6.0,
+        "constriction": 0.8 * np.maximum(vasopressor - 0.22, 0) / 0.3 + 1.2 * np.maximum(signs.resistance - 1.15, 0),
+        "hypoxia": np.maximum(93.0 - signs.spo2, 0) / 6.0 + np.maximum(210.0 - signs.pao2_fio2, 0) / 150.0,
+        "congestion": np.maximum(signs.cvp - 12.0, 0) / 6.0,
     }
 
 
@@ -321,7 +322,7 @@ def step(
         "tolerance": latent.tolerance + 0.045 * (np.minimum(vasopressor / 0.35, 1) - latent.tolerance),
         "fibrillation": _rhythm(latent, traits, vasopressor, uniform),
         "stable_hours": _stable(latent, signs, vasopressor, breath["ventilated"]),
-        "map_swing": 0.80 * latent.map_swing + 3.6 * normal[0],
+        "map_swing": 0.78 * latent.map_swing + 4.2 * normal[0],
         "rate_swing": 0.82 * latent.rate_swing + 4.0 * normal[1],
         "breath_swing": 0.8 * latent.breath_swing + 1.4 * normal[2],
     }
@@ -333,10 +334,17 @@ def _water(latent: Latent, traits: Traits, signs: Signs, fluid_ml_h: np.ndarray)
     # Crystalloid leaves the vessels within an hour or two; inflamed capillaries let more of it go.
     exchange = 0.14 * (latent.volume_l - 0.16 * latent.tissue_l) + 0.045 * leak * (latent.volume_l + 1.3)
     intake = 0.055 + fluid_ml_h / 1000.0  # enteral intake goes on
-    loss = signs.urine_ml_h / 1000.0 + 0.035 + 0.02 * np.minimum(latent.inflammation, 3)
+    # Dialysis takes off what failed kidneys cannot, once the pressure allows it.
+    failed = (latent.kidney < 0.35) & (signs.map > 62)
+    dialysis = np.where(failed, 0.12 * np.clip((latent.volume_l + 0.25 * latent.tissue_l - 1.0) / 1.5, 0, 1), 0.0)
+    loss = signs.urine_ml_h / 1000.0 + dialysis + 0.035 + 0.02 * np.minimum(latent.inflammation, 3)
     volume = np.clip(latent.volume_l + intake - loss - exchange, -2.6, 4.0)
     filling = np.maximum(signs.cvp - 8.5, 0) / 6.0
-    flood = 0.030 * filling + 0.035 * leak * np.maximum(latent.volume_l + 0.25, 0) + 0.004 * np.maximum(latent.tissue_l - 4, 0)
+    flood = (
+        0.040 * filling
+        + 0.070 * leak * np.maximum(latent.volume_l + 0.15, 0)
+        + 0.004 * np.maximum(latent.tissue_l - 4, 0)
+    )
     drain = 0.035 * latent.lung_water * (0.35 + 0.65 * np.minimum(latent.kidney, 1))
     return {
         "volume_l": volume,
@@ -359,7 +367,7 @@ def _organs(
     source = traits.peak * np.where(since > 0, np.exp(-traits.clearance * np.maximum(since, 0)), np.exp(since / 14.0))
     drive = source + 0.10 * latent.damage + 0.05 * latent.limb  # a failing gut keeps inflammation going
     inflammation = np.maximum(latent.inflammation + 0.12 * (drive - latent.inflammation) + 0.03 * normal[3], 0)
-    harm = 0.020 * shock + 0.012 * hurt["hypoxia"] + 0.008 * hurt["congestion"] + 0.006 * latent.limb
+    harm = 0.062 * shock + 0.034 * hurt["hypoxia"] + 0.020 * hurt["congestion"] + 0.010 * latent.limb
     fatigue = 1 - 0.16 * _saturating(inflammation) - 0.05 * np.minimum(latent.damage, 4) / 2
     strain = 0.25 * np.maximum(vasopressor - 0.3, 0)
     heal = traits.chronic_kidney * (1 - 0.12 * np.minimum(inflammation, 3))
@@ -369,7 +377,9 @@ def _organs(
     return {
         "inflammation": inflammation,
         "tone": np.clip(
-            latent.tone + 0.15 * (1.0 - 0.36 * _saturating(inflammation) - 0.03 * latent.damage - latent.tone), 0.25, 1.2
+            latent.tone + 0.15 * (1.0 - 0.36 * _saturating(inflammation) - 0.03 * latent.damage - latent.tone),
+            0.25,
+            1.2,
         ),
         "lung_injury": np.clip(
             latent.lung_injury
@@ -386,7 +396,7 @@ def _organs(
             1.3,
         ),
         "lactate": np.clip(latent.lactate + lactate_in - cleared + 0.05 * normal[4], 0.4, 24.0),
-        "damage": np.clip(latent.damage * 0.988 + harm + 0.004 * normal[5] * np.sqrt(latent.damage + 0.05), 0, 12),
+        "damage": np.clip(latent.damage * 0.985 + harm + 0.004 * normal[5] * np.sqrt(latent.damage + 0.05), 0, 12),
         "limb": np.maximum(latent.limb * 0.975 + 0.05 * hurt["constriction"], 0),
         "brain": np.clip(
             latent.brain
@@ -408,7 +418,10 @@ def _blood(
     target_hb = traits.hemoglobin - 0.5 * latent.volume_l - 0.15 * latent.tissue_l
     return {
         "hemoglobin": np.clip(
-            latent.hemoglobin + 0.10 * (target_hb - latent.hemoglobin) + 0.5 * (latent.hemoglobin < 7) + 0.05 * normal[7],
+            latent.hemoglobin
+            + 0.10 * (target_hb - latent.hemoglobin)
+            + 0.5 * (latent.hemoglobin < 7)
+            + 0.05 * normal[7],
             5.0,
             18.5,
         ),
@@ -419,19 +432,23 @@ def _blood(
         + 0.008 * shock,
         "platelets": np.clip(
             latent.platelets
-            + 0.02 * (traits.platelets * np.exp(-0.10 * inflamed - 0.16 * np.minimum(latent.damage, 6)) - latent.platelets)
+            + 0.02
+            * (traits.platelets * np.exp(-0.10 * inflamed - 0.16 * np.minimum(latent.damage, 6)) - latent.platelets)
             + 1.5 * normal[8],
             5.0,
             900.0,
         ),
-        "albumin": latent.albumin + 0.012 * (traits.albumin - 0.25 * inflamed - 0.06 * latent.tissue_l - latent.albumin),
+        "albumin": latent.albumin
+        + 0.012 * (traits.albumin - 0.25 * inflamed - 0.06 * latent.tissue_l - latent.albumin),
         "sodium": latent.sodium + 0.015 * (139.0 - latent.sodium) + 0.6 * dilution + 0.25 * normal[9],
         "chloride": latent.chloride + 0.015 * (104.0 - latent.chloride) + 1.2 * dilution + 0.25 * normal[9],
         "potassium": latent.potassium
         + 0.05 * (3.95 + 0.55 * np.maximum(1 - latent.kidney, 0) + 0.04 * (latent.lactate - 1.5) - latent.potassium)
         + 0.04 * normal[10],
         "glucose": latent.glucose + 0.08 * (traits.glucose + 12 * inflamed - latent.glucose) + 6.0 * normal[11],
-        "wbc": np.maximum(latent.wbc + 0.05 * (traits.wbc * (1 + 0.45 * inflamed) - latent.wbc) + 0.25 * normal[12], 0.2),
+        "wbc": np.maximum(
+            latent.wbc + 0.05 * (traits.wbc * (1 + 0.45 * inflamed) - latent.wbc) + 0.25 * normal[12], 0.2
+        ),
     }
 
 
@@ -456,8 +473,10 @@ def _breath(
 
 
 def _rhythm(latent: Latent, traits: Traits, vasopressor: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    onset = 0.0015 * np.exp(0.5 * (traits.age_years - 65) / 15) * (
-        1 + 12.0 * np.maximum(vasopressor - 0.12, 0) / 0.3 + latent.inflammation
+    onset = (
+        0.0015
+        * np.exp(0.5 * (traits.age_years - 65) / 15)
+        * (1 + 12.0 * np.maximum(vasopressor - 0.12, 0) / 0.3 + latent.inflammation)
     )
     converts = 0.03 * np.exp(-3.0 * vasopressor)
     fresh = (latent.fibrillation < 0.5) & (uniform[1] < onset)
@@ -473,7 +492,7 @@ def _stable(latent: Latent, signs: Signs, vasopressor: np.ndarray, ventilated: n
 
 def death_hazard(latent: Latent, traits: Traits, signs: Signs) -> Float[np.ndarray, "n"]:
     """Deaths per hour: organ damage first, then what is about to stop the heart."""
-    log_hazard = -10.0 + 1.25 * latent.damage + 0.45 * traits.frailty
+    log_hazard = -10.1 + 1.45 * latent.damage + 0.45 * traits.frailty
     log_hazard = log_hazard + 0.9 * np.maximum(50.0 - signs.map, 0) / 8.0 + 0.8 * np.maximum(84.0 - signs.spo2, 0) / 6.0
     log_hazard = log_hazard + 0.15 * np.maximum(latent.lactate - 4.0, 0) + 0.4 * np.minimum(latent.limb, 3)
     return np.minimum(np.exp(log_hazard), 2.0)
@@ -481,7 +500,7 @@ def death_hazard(latent: Latent, traits: Traits, signs: Signs) -> Float[np.ndarr
 
 def discharge_hazard(latent: Latent, hour_of_day: Float[np.ndarray, "n"], hour: int) -> Float[np.ndarray, "n"]:
     """Discharges from the ICU per hour: none before four stable hours, most in the afternoon."""
-    waited = 1 / (1 + np.exp(-(latent.stable_hours - 14.0) / 5.0))
+    waited = 1 / (1 + np.exp(-(latent.stable_hours - 11.0) / 5.0))
     daytime = np.where((hour_of_day >= 10) & (hour_of_day < 20), 1.7, 0.35)
     return np.where((latent.stable_hours >= 4) & (hour >= 6), 0.05 * waited * daytime, 0.0)
 
@@ -502,7 +521,7 @@ def ends(
 
 def ward_death_probability(latent: Latent, traits: Traits) -> Float[np.ndarray, "n"]:
     """Probability of dying in hospital after leaving the ICU in this state."""
-    return 1 / (1 + np.exp(4.2 - 1.1 * latent.damage - 0.65 * traits.frailty))
+    return 1 / (1 + np.exp(4.4 - 1.25 * latent.damage - 0.65 * traits.frailty))
 
 
 def year_death_probability(latent: Latent, traits: Traits) -> Float[np.ndarray, "n"]:
@@ -525,11 +544,18 @@ def values(latent: Latent, traits: Traits, signs: Signs) -> dict[str, np.ndarray
     """Every measurable quantity, noise-free, under the dictionary's names and in its units."""
     inflamed = np.minimum(latent.inflammation, 3.0)
     pulse = pulse_pressure(signs, traits)
-    drive = 15.5 + 3.0 * inflamed + 0.5 * np.maximum(latent.lactate - 2, 0) + 3.0 * np.clip((300 - signs.pao2_fio2) / 200, 0, 1)
+    drive = (
+        15.5
+        + 3.0 * inflamed
+        + 0.5 * np.maximum(latent.lactate - 2, 0)
+        + 3.0 * np.clip((300 - signs.pao2_fio2) / 200, 0, 1)
+    )
     rate = np.clip(drive + latent.breath_swing - 1.5 * latent.ventilated, 6.0, 50.0)
     bicarbonate = np.clip(25.5 - 0.95 * (latent.lactate - 1.2) - 3.5 * np.maximum(0.8 - latent.kidney, 0)
                           - 0.25 * (latent.chloride - 104.0), 5.0, 40.0)  # fmt: skip
-    paco2 = np.clip(40.0 - 0.55 * (rate - 18.0) + 0.35 * (bicarbonate - 24.0) + 9.0 * (1 - traits.chronic_lung), 18.0, 90.0)
+    paco2 = np.clip(
+        40.0 - 0.55 * (rate - 18.0) + 0.35 * (bicarbonate - 24.0) + 9.0 * (1 - traits.chronic_lung), 18.0, 90.0
+    )
     gas_bicarbonate = bicarbonate + 0.3
     ph = np.clip(6.1 + np.log10(gas_bicarbonate / (0.0307 * paco2)), 6.82, 7.66)
     shock_liver = np.exp(0.55 * np.minimum(latent.damage, 6) + 0.8 * (1 - traits.liver))

@@ -199,7 +199,9 @@ def _intimes(returns_from: Int[np.ndarray, "n"], rng: np.random.Generator) -> np
     start = np.datetime64("2110-01-01", "us")
     minutes = rng.integers(0, 80 * 365 * 24 * 60, n)
     seconds = minutes * 60 + rng.integers(0, 60, n)
-    gap_days = 120 + rng.exponential(200.0, n)  # past the longest possible stay, so no stay of a patient overlaps another
+    gap_days = 120 + rng.exponential(
+        200.0, n
+    )  # past the longest possible stay, so no stay of a patient overlaps another
     own = start + (seconds * 1_000_000).astype("timedelta64[us]")
     later = own[np.maximum(returns_from, 0)] + (gap_days * _DAY_US).astype("timedelta64[us]")
     return np.where(returns_from >= 0, later, own).astype("datetime64[s]").astype("datetime64[us]")
@@ -236,9 +238,7 @@ def _codes(condition: np.ndarray, infected: np.ndarray, earlier: Earlier, rng: n
     nine = (rng.random(len(earlier.stay)) < 0.4)[past_row]
     position = np.r_[septic, stay, earlier.stay[past_row]]
     admission = np.r_[np.full(len(septic) + len(stay), -1), past_row]
-    code = np.r_[
-        np.full(len(septic), "A419", object), tens[which], np.where(nine, nines[past_which], tens[past_which])
-    ]
+    code = np.r_[np.full(len(septic), "A419", object), tens[which], np.where(nine, nines[past_which], tens[past_which])]
     version = np.r_[np.full(len(septic) + len(stay), 10), np.where(nine, 9, 10)]
     order = np.lexsort((np.arange(len(position)), admission, position))
     position, admission, code, version = position[order], admission[order], code[order], version[order]

@@ -1,7 +1,7 @@
 """Simulation: the hourly loop over a shard of stays, and the writing of a whole simulated hospital."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 
+from cohort.actions import bin_of
 from cohort.config import Config
 from cohort.errors import ConfigError
 from cohort.hospital import charting, clinicians, infusions, layout, physiology, population, truth
@@ -31,6 +32,8 @@ class HospitalConfig(Config):
     """How large the hospital is, what its clinicians see, and how it charts."""
 
     n_stays: int = Field(default=2000, ge=1, le=50_000)
+    decision_hours: Literal[1, 2, 4] = 4
+    """Hours between a policy's decisions; the clinicians decide every four."""
     shard_stays: int = Field(default=1000, ge=1, le=5000)
     hidden_confounder: float = Field(default=0.0, ge=0, le=3)
     """How strongly dosing follows how ill the patient looks, which nobody charts; 0: not at all."""
@@ -79,6 +82,8 @@ class Moment:
     """Positions of the stays present, which everything below is about."""
     reading: Reading
     latent: Latent
+    running: Choice
+    """The doses that run until now; bin -1 at admission."""
     uniform: Float[np.ndarray, "u k"]
     """Four uniforms a stay: style, action, fluid dose, vasopressor dose."""
     record: "Record | None"
@@ -126,7 +131,7 @@ def course(shard: Shard, decide: Decide, charted_hours: int = 0) -> Course:
     run = _Run.of(shard, charted_hours)
     for hour in range(MAX_HOURS):
         rows = np.flatnonzero(run.present)
-        if hour % WINDOW_HOURS == 0:
+        if hour % shard.config.decision_hours == 0:
             run.close_window(hour)
             if len(rows):
                 run.open_window(hour, rows, decide)
@@ -139,7 +144,9 @@ def course(shard: Shard, decide: Decide, charted_hours: int = 0) -> Course:
 
 
 def clinicians_decide(moment: Moment) -> Choice:
-    """The attendings on shift choose."""
+    """The attendings on shift choose; between their rounds what runs goes on."""
+    if moment.hour % WINDOW_HOURS:
+        return moment.running
     style = moment_style(moment)
     probability = clinicians.all_propensities(moment.reading)[np.arange(len(moment.rows)), style]
     action = clinicians.choose(probability.reshape(len(style), -1), moment.uniform[1])
@@ -151,14 +158,21 @@ def moment_style(moment: Moment) -> Int[np.ndarray, "k"]:
     return clinicians.choose(np.tile(clinicians.shares(), (len(moment.rows), 1)), moment.uniform[0])
 
 
-def choice(action: Int[np.ndarray, "k"], uniform: Float[np.ndarray, "u k"]) -> Choice:
-    """Doses drawn inside the bins of 5 * fluid + vasopressor on the nominal edges."""
-    fluid, vasopressor = np.divmod(action, clinicians.BINS)
+def choice(
+    action: Int[np.ndarray, "k"],
+    uniform: Float[np.ndarray, "u k"],
+    fluid_edges_ml_h: tuple[float, ...] = clinicians.FLUID_EDGES_ML_H,
+    vasopressor_edges_ug_kg_min: tuple[float, ...] = clinicians.VASOPRESSOR_EDGES_UG_KG_MIN,
+) -> Choice:
+    """Doses drawn inside the bins of 5 * fluid + vasopressor; the bins kept are those on the nominal edges."""
+    chosen = np.divmod(action, clinicians.BINS)
+    fluid = clinicians.fluid_dose(chosen[0], uniform[2], fluid_edges_ml_h)
+    vasopressor = clinicians.vasopressor_dose(chosen[1], uniform[3], vasopressor_edges_ug_kg_min)
     return Choice(
+        bin_of(fluid, clinicians.FLUID_EDGES_ML_H),
+        bin_of(vasopressor, clinicians.VASOPRESSOR_EDGES_UG_KG_MIN),
         fluid,
         vasopressor,
-        clinicians.fluid_dose(fluid, uniform[2]),
-        clinicians.vasopressor_dose(vasopressor, uniform[3]),
     )
 
 
@@ -189,7 +203,13 @@ def simulate(
             charted = charted_rows(end.record, end.outcomes.out_hour)
             tables = layout.tables(charted, shard.population, end.outcomes, shard.number)
             writer.write(tables)
-            keeper.write(shard.population, shard.traits, end.outcomes, log.decisions(), layout.fault_table(charted, shard.population))
+            keeper.write(
+                shard.population,
+                shard.traits,
+                end.outcomes,
+                log.decisions(),
+                layout.fault_table(charted, shard.population),
+            )
             for name, table in tables.items():
                 rows[name] = rows.get(name, 0) + table.num_rows
             done += shard.n
@@ -216,6 +236,8 @@ class DecisionLog:
     def __call__(self, moment: Moment) -> Choice:
         """Decide as `clinicians_decide` does, and write it down."""
         made = clinicians_decide(moment)
+        if moment.hour % WINDOW_HOURS:
+            return made
         style = moment_style(moment)
         every = clinicians.all_propensities(moment.reading).reshape(len(style), len(clinicians.STYLES), -1)
         self._parts.append(
@@ -280,10 +302,11 @@ class _Run:
         shift = self.shard.rng(hour - hour % SHIFT_HOURS, _SHIFT).random(self.shard.n)
         moment = Moment(
             self.shard, hour, rows, self.reading(hour, noise).take(rows), self.latent.take(rows),
-            np.vstack([shift, uniform])[:, rows], self.record,
+            self.doses.take(rows), np.vstack([shift, uniform])[:, rows], self.record,
         )  # fmt: skip
         self.doses.put(rows, decide(moment))
-        self.urine_ml = np.zeros(self.shard.n)
+        if hour % WINDOW_HOURS == 0:
+            self.urine_ml = np.zeros(self.shard.n)
         self.opened = hour
 
     def reading(self, hour: int, noise: np.ndarray) -> Reading:
