@@ -1,0 +1,171 @@
+"""Rollout: the true value of a policy, by letting it treat the simulated hospital's patients."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Bool, Float, Float32
+
+from cohort import features, tables
+from cohort.dictionary import Dictionary
+from cohort.errors import ConfigError, InputError
+from cohort.grid import GridConfig
+from cohort.hospital import clinicians, layout, simulation
+from cohort.hospital.population import Outcomes
+from cohort.hospital.simulation import Choice, HospitalConfig, Moment, Shard
+from cohort.hospital.truth import Truth
+from cohort.reward import RewardConfig, rewards
+from cohort.sources import mimic_iv
+
+
+class Policy(Protocol):
+    """What a rollout asks of a policy."""
+
+    def probs(self, state: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
+        """Probabilities of 5 * fluid + vasopressor; rows sum to 1."""
+        ...
+
+
+def rollout(
+    policy: Policy | None,
+    n_stays: int,
+    seed: int,
+    config: HospitalConfig | None = None,
+    *,
+    grid: GridConfig | None = None,
+    reward: RewardConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Truth:
+    """Let `policy` dose every stay over the horizon, the clinicians afterwards; None: the clinicians throughout.
+
+    The policy sees the 48 features and nothing else: they are made from the rows charted so far by the pipeline's own
+    `canonical` and `states`, and imputed by its `dictionary`, where it has one (else by a healthy adult's values).
+    An action is given as a dose drawn inside its bin, on the dictionary's edges where there are some.
+    The same seed and config are the same patients and the same luck under every policy.
+
+    Args:
+        n_stays: stays to treat (instead of the config's).
+        grid: step and horizon; the policy decides at each step's start while the patient is in the ICU.
+        reward: what `mean_return` adds up, undiscounted.
+
+    Raises:
+        InputError: probabilities of the wrong shape, negative, NaN, or not summing to 1.
+        ConfigError: the step is not the hospital's, or an anchor that is not admission.
+    """
+    config, grid, reward = config or HospitalConfig(), grid or GridConfig(), reward or RewardConfig()
+    if grid.step_hours != config.decision_hours or grid.anchor != "admission":
+        raise ConfigError(
+            f"rollout: grid of {grid.step_hours} h from {grid.anchor}, the hospital decides every "
+            f"{config.decision_hours} h from admission"
+        )
+    returns, alive = [], []
+    for shard in simulation.shards(n_stays, seed, config):
+        decide = simulation.clinicians_decide if policy is None else PolicyDecides(policy, grid)
+        end = simulation.course(shard, decide, 0 if policy is None else grid.horizon_hours)
+        returns.append(stay_returns(end.outcomes, grid, reward))
+        alive.append(~end.outcomes.died_in_hospital)
+        if progress is not None:
+            progress(sum(map(len, alive)), n_stays)
+    return _truth(np.concatenate(returns), np.concatenate(alive))
+
+
+class PolicyDecides:
+    """Doses by a policy that reads the record so far; after the horizon the clinicians take over."""
+
+    def __init__(self, policy: Policy, grid: GridConfig) -> None:
+        self._policy, self._grid = policy, grid
+        self._dictionary: Dictionary | None = getattr(policy, "dictionary", None)
+        self._chart = Chart(grid)
+
+    def __call__(self, moment: Moment) -> Choice:
+        """The policy's choice for every stay present."""
+        if moment.hour >= self._grid.horizon_hours:
+            return simulation.clinicians_decide(moment)
+        value = self._chart.states(moment)
+        filled = features.typical() if self._dictionary is None else self._dictionary.imputation
+        probability = np.asarray(self._policy.probs(features.impute(value, filled)), np.float64)
+        action = clinicians.choose(_checked(probability, len(value)), moment.uniform[1])
+        if self._dictionary is None:
+            return simulation.choice(action, moment.uniform)
+        return simulation.choice(
+            action, moment.uniform, self._dictionary.fluid_edges_ml_h, self._dictionary.vasopressor_edges_ug_kg_min
+        )
+
+
+class Chart:
+    """The pipeline's view of a shard while it runs: the rows charted so far, in canonical form."""
+
+    def __init__(self, grid: GridConfig) -> None:
+        self._grid = grid
+
+    def states(self, moment: Moment) -> Float[np.ndarray, "k d"]:
+        """The 48 features of the stays present at the moment; NaN is missing."""
+        known = self.canonical(moment)
+        stays = known.stays
+        made = features.states(known, stays["intime"].to_numpy(), np.array([moment.hour]), self._grid)
+        row = pd.Index(stays["stay_id"]).get_indexer(moment.shard.population.stay_id[moment.rows])
+        value: np.ndarray = made.value[row, 0]
+        return value
+
+    def canonical(self, moment: Moment) -> tables.Tables:
+        """Everything charted before the moment."""
+        assert moment.record is not None
+        raw = raw_tables(moment.shard, moment.record, moment.hour)
+        known, _ = mimic_iv.canonical(raw)
+        return known
+
+
+def raw_tables(shard: Shard, record: simulation.Record, hour: int) -> dict[str, pd.DataFrame]:
+    """The rows charted so far as MIMIC-IV tables; how the stays will end is not in them."""
+    still = _open_ended(shard)
+    charted = simulation.charted_rows(record, np.full(shard.n, float(hour)))
+    return _frames(layout.tables(charted, shard.population, still, shard.number))
+
+
+def stay_returns(outcomes: Outcomes, grid: GridConfig, reward: RewardConfig) -> Float[np.ndarray, "n"]:
+    """Sum of the rewards of each stay's windows within the horizon, the outcome included."""
+    if reward.outcome != "hospital" or reward.sofa_shaping or reward.lactate_shaping:
+        raise ConfigError("rollout: only the hospital outcome without shaping has a true value here")
+    inside = np.minimum(outcomes.out_hour, grid.horizon_hours)
+    windows = np.maximum(np.ceil(inside / grid.step_hours), 1).astype(np.int64)
+    stay = np.repeat(np.arange(len(windows)), windows)
+    step = np.arange(len(stay)) - np.repeat(np.cumsum(windows) - windows, windows)
+    duration = np.minimum(inside[stay] - step * grid.step_hours, grid.step_hours)
+    each = rewards(
+        duration,
+        step == windows[stay] - 1,
+        outcomes.died_in_hospital[stay],
+        outcomes.out_hour[stay] - inside[stay],
+        reward,
+    )
+    return np.bincount(stay, weights=each.astype(np.float64), minlength=len(windows))
+
+
+def _truth(returns: Float[np.ndarray, "n"], alive: Bool[np.ndarray, "n"]) -> Truth:
+    n = len(returns)
+    spread = [float(x.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan") for x in (returns, alive.astype(np.float64))]
+    return Truth(float(returns.mean()), spread[0], float(alive.mean()), spread[1], n)
+
+
+def _checked(probability: Float[np.ndarray, "n a"], n: int) -> Float[np.ndarray, "n a"]:
+    wanted = (n, clinicians.BINS**2)
+    if probability.shape != wanted:
+        raise InputError(f"policy: probabilities of shape {probability.shape}, expected {wanted}")
+    wrong = int((~(np.abs(probability.sum(axis=1) - 1) < 1e-3) | (probability < 0).any(axis=1)).sum())
+    if wrong:
+        raise InputError(f"policy: probabilities of {wrong} of {n} states are negative, NaN or do not sum to 1")
+    return probability
+
+
+def _open_ended(shard: Shard) -> Outcomes:
+    """Outcomes that say nothing: every stay still runs."""
+    n = shard.n
+    never = np.full(n, np.datetime64("NaT", "us"))
+    far = float(simulation.MAX_HOURS)
+    return Outcomes(np.full(n, far), never, never, never, np.zeros(n, bool), np.zeros(n, bool))
+
+
+def _frames(raw: Mapping[str, pa.Table]) -> dict[str, pd.DataFrame]:
+    return {path.rpartition("/")[2]: table.to_pandas() for path, table in raw.items()}
