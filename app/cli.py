@@ -78,10 +78,9 @@ def run(
 ) -> None:
     """Every stage, from tables to report; ends with a short table and the files to open."""
     from app import run as pipeline
-    from app.summary import print_summary
+    from app.summary import show
 
-    directory = pipeline.run(_request(config, out, source, resume, overwrite))
-    print_summary(directory.path)
+    show(pipeline.run(_request(config, out, source, resume, overwrite)).path)
 
 
 @app.command()
@@ -137,6 +136,26 @@ def report(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Over
 
     request = _request(config, out, None, resume, overwrite)
     pipeline.alone(request, [pipeline.report_stage(request)])
+
+
+@app.command()
+def recommend(
+    run: RunArgument,
+    states: Annotated[Path, typer.Option("--states", metavar="FILE", help="States in clinical units (CSV, parquet).")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Doses or abstentions (CSV, parquet).")],
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="NAME", help="Which; else the one the verdict is about.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Answer each state with a dose and its support in the records, or with an abstention and the reason."""
+    from app import recommendation
+
+    name = policy or recommendation.main_policy(run)
+    counts = recommendation.write(run, states, out, name, overwrite)
+    print("Research prototype, not for clinical use.")
+    print(f"policy {name}, verdict: {recommendation.verdict(run, name)}")
+    print(f"{counts['rows']:,} states: {counts['recommended']:,} doses, {counts['abstained']:,} abstentions -> {out}")
 
 
 @app.command()

@@ -3,10 +3,11 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_validator
 
@@ -15,19 +16,30 @@ import policy.store
 from app import tracking
 from app.run_directory import RunDirectory, opened
 from app.stage import Advance, Existing, Stage, console, perform
-from cohort import artifact, build, hospital, sources
+from cohort import artifact, build, dictionary, hospital, sources
 from cohort.build import CohortConfig
 from cohort.config import Config, load, parse
+from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
 from cohort.hospital import HospitalConfig
 from cohort.sources import SOURCES, SourceConfig
 from ope import evaluation, report
 from ope.evaluation import EvaluationConfig
+from policy import behaviour
 from policy.base import LEARNERS
+from policy.behaviour import BehaviourConfig
+from policy.served import NetworkPolicy
+from policy.train import Session
 
-TABLES, TRUTH, COHORT, POLICY, OPE, REPORT = "tables", "truth", "cohort", "policy", "ope", "report"
+TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, OPE, REPORT = (
+    "tables", "truth", "cohort", "behaviour", "policy", "ope", "report",
+)  # fmt: skip
 REPORT_FILE = "report.html"
 EVALUATION_FILE = "evaluation.json"
+DICTIONARY_FILE = "dictionary.json"
+TRAINING_SPLIT = "train"
+_NOT_IN_THE_RESULT = {"workers", "memory_mb"}
+"""Source options that change time and memory only: recorded nowhere, so that any machine gives the same digests."""
 
 
 class RunConfig(Config):
@@ -41,6 +53,8 @@ class RunConfig(Config):
     cohort: CohortConfig
     learners: dict[str, SerializeAsAny[Config]] = Field(min_length=1)
     """Learner -> its own Config."""
+    behaviour: BehaviourConfig = BehaviourConfig()
+    """The model of what clinicians do in a state, beside which a recommendation is shown."""
     evaluation: EvaluationConfig
 
     @field_validator("learners", mode="before")
@@ -134,23 +148,22 @@ def simulate_stage(request: Request) -> Stage:
 def cohort_stage(request: Request) -> Stage:
     """Canonical tables, trajectories, and all that was fitted on training patients."""
     config, root = request.config, request.source or request.out / TABLES
-    settings = {
-        "source": config.source.model_dump(mode="json"),
-        "cohort": config.cohort.model_dump(mode="json"),
-    }
-    inputs = {TABLES: root if _is_artifact(root) or not request.source else _digest_tables(root, config.source.kind)}
+    source = config.source.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
+    settings = {"source": source, "cohort": config.cohort.model_dump(mode="json")}
+    inputs = {TABLES: _digest_tables(root, config.source.kind) if _is_foreign(request) else root}
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
         shards = draft.path / "canonical"
         counts = sources.ingest(root, shards, config.source, advance)
-        draft.notes["source"] = {f"{table}: {reason}": count for (table, reason), count in sorted(counts.items())}
-        draft.rows.update(build.build(shards, draft.path, config.cohort, config.seed, progress=advance))
+        workers = config.source.workers
+        rows = build.build(shards, draft.path, config.cohort, config.seed, workers, counts, advance)
+        draft.rows.update(rows)
 
     return Stage(COHORT, COHORT, settings, inputs, config.seed, make)
 
 
 def train_stages(request: Request, names: Sequence[str] | None = None) -> list[Stage]:
-    """One stage for each learner, or for those named.
+    """The behaviour model and every learner, or only the learners named.
 
     Raises:
         ConfigError: a name is not among the configuration's learners.
@@ -158,7 +171,8 @@ def train_stages(request: Request, names: Sequence[str] | None = None) -> list[S
     for name in names or ():
         if name not in request.config.learners:
             raise ConfigError(f"learner {name!r} is not in the configuration: {', '.join(request.config.learners)}")
-    return [_train_stage(request, name) for name in names or request.config.learners]
+    stages = [_train_stage(request, name) for name in names or request.config.learners]
+    return stages if names else [behaviour_stage(request), *stages]
 
 
 def evaluate_stage(request: Request) -> Stage:
@@ -184,16 +198,44 @@ def report_stage(request: Request) -> Stage:
     return Stage(REPORT, REPORT, {"name": request.config.name}, inputs, request.config.seed, make)
 
 
+def behaviour_stage(request: Request) -> Stage:
+    """What clinicians do in a state, fitted on training patients."""
+    config, seed = request.config.behaviour, request.config.seed
+
+    def train(episodes: Episodes, session: Session) -> NetworkPolicy:
+        return behaviour.fit(episodes, config, seed, session)
+
+    return _policy_stage(request, BEHAVIOUR, BEHAVIOUR, config.model_dump(mode="json"), train)
+
+
 def _train_stage(request: Request, name: str) -> Stage:
     config, seed = request.config.learners[name], request.config.seed
 
-    def make(draft: artifact.Draft, advance: Advance) -> None:
-        episodes = build.episodes(request.out / COHORT, "train")
-        policy.store.save(policy.fit(name, episodes, config, seed), draft.path)
-        draft.rows.update(stays=episodes.n_episodes, decisions=episodes.n)
+    def train(episodes: Episodes, session: Session) -> NetworkPolicy:
+        return policy.fit(name, episodes, config, seed, session=session)
 
-    settings = {"learner": name, **config.model_dump(mode="json")}
-    return Stage(f"{POLICY}/{name}", POLICY, settings, {COHORT: request.out / COHORT}, seed, make)
+    return _policy_stage(
+        request, f"{POLICY}/{name}", POLICY, {"learner": name, **config.model_dump(mode="json")}, train
+    )
+
+
+def _policy_stage(
+    request: Request,
+    name: str,
+    kind: str,
+    settings: Mapping[str, Any],
+    train: Callable[[Episodes, Session], NetworkPolicy],
+) -> Stage:
+    source = request.out / COHORT
+
+    def make(draft: artifact.Draft, advance: Advance) -> None:
+        episodes = build.episodes(source, TRAINING_SPLIT)
+        trained = train(episodes, Session(progress=lambda done, total, _losses: advance(done, total)))
+        policy.store.write(replace(trained, dictionary=dictionary.load(source / DICTIONARY_FILE)), draft.path)
+        draft.rows.update(stays=episodes.n_episodes, decisions=episodes.n)
+        draft.notes.update(split=TRAINING_SPLIT, **trained.notes)
+
+    return Stage(name, kind, settings, {COHORT: source}, request.config.seed, make)
 
 
 def _learner_config(name: str, options: object) -> Config:
@@ -222,8 +264,9 @@ def _require_tables(request: Request) -> None:
         raise ConfigError("hospital: this configuration simulates none; name the hospital's tables with --source DIR")
 
 
-def _is_artifact(path: Path) -> bool:
-    return (path / artifact.MANIFEST).is_file()
+def _is_foreign(request: Request) -> bool:
+    """Whether the tables are a hospital's own, without a manifest of ours."""
+    return request.source is not None and not (request.source / artifact.MANIFEST).is_file()
 
 
 def _digest_tables(root: Path, kind: str) -> str:

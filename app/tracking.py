@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cohort import artifact
+from cohort.errors import ArtifactError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,16 +31,22 @@ def record(run: Path, name: str) -> str:
     Args:
         run: the run's directory.
         name: what the MLflow run is called.
+
+    Raises:
+        ArtifactError: the store cannot be written (a full disk) or is damaged; the run itself is whole.
     """
-    client = _client(run)
-    entry = client.create_run(_experiment(client, run), run_name=name, tags={"suture.run": name})
-    id_ = entry.info.run_id
-    _log_params(client, id_, params(run))
-    _log_metrics(client, id_, list(metrics(run)))
-    for path, folder in documents(run):
-        client.log_artifact(id_, str(path), folder)
-    client.set_terminated(id_)
-    return id_
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for library in ("mlflow", "alembic"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    try:
+        return _record(run, name)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise ArtifactError(
+            f"{run / STORE}: the copy for MLflow failed ({type(error).__name__}); every stage of the run is finished"
+        ) from error
 
 
 def params(run: Path) -> dict[str, str]:
@@ -55,7 +62,7 @@ def params(run: Path) -> dict[str, str]:
 def metrics(run: Path) -> Iterator[tuple[str, float, int]]:
     """(name, value, step) of what was measured: learning curves, estimates that were not withheld, and costs."""
     for stage, _ in _manifests(run):
-        if stage.startswith("policy/"):
+        if stage.startswith(("policy/", "behaviour")):
             yield from _curves(run / stage, stage)
     for policy, estimate in _estimates(run):
         if estimate["withheld"] is None:
@@ -76,6 +83,22 @@ def documents(run: Path) -> Iterator[tuple[Path, str]]:
             yield path, path.parent.name if path.parent != run else ""
 
 
+def _curves(directory: Path, stage: str) -> Iterator[tuple[str, float, int]]:
+    """Every loss of a learning curve, at the update it was measured at."""
+    for row in artifact.read_json(directory / "curves.json"):
+        for loss, value in row.items():
+            if loss not in {"update", "seconds"}:
+                yield f"{stage}/{loss}", float(value), int(row["update"])
+
+
+def _estimates(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    document = artifact.read_json(run / "ope" / "evaluation.json")
+    yield "clinicians", document["clinicians"]["estimate"]
+    for policy, entry in document["policies"].items():
+        for estimate in entry["estimates"]:
+            yield policy, estimate
+
+
 def _manifests(run: Path) -> list[tuple[str, dict[str, Any]]]:
     folders = sorted(path.parent for path in run.glob("*/" + artifact.MANIFEST))
     folders += sorted(path.parent for path in run.glob("policy/*/" + artifact.MANIFEST))
@@ -90,18 +113,29 @@ def _leaves(content: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any
             yield f"{at}{key}", value
 
 
-def _client(run: Path) -> "MlflowClient":
-    """A client of the run's own store; no server, no global tracking address, no telemetry."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+def _record(run: Path, name: str) -> str:
+    client = _client((run / STORE).resolve())
+    entry = client.create_run(_experiment(client, run), run_name=name)
+    id_ = str(entry.info.run_id)
+    _log_params(client, id_, params(run))
+    _log_metrics(client, id_, list(metrics(run)))
+    for path, folder in documents(run):
+        client.log_artifact(id_, str(path), folder)
+    client.set_terminated(id_)
+    return id_
+
+
+def _client(store: Path) -> "MlflowClient":
+    """A client of the run's own store; no server and no global tracking address."""
     from mlflow import MlflowClient
 
-    for library in ("mlflow", "alembic"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    store = (run / STORE).resolve()
     if not store.exists():  # made under another name: a run killed here leaves no store with half its tables
         draft = store.with_name(f".{STORE}.tmp-{os.getpid()}")
-        MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments()
-        draft.replace(store)
+        try:
+            MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments()
+            draft.replace(store)
+        finally:
+            draft.unlink(missing_ok=True)
     return MlflowClient(tracking_uri=f"sqlite:///{store}")
 
 

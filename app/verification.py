@@ -27,7 +27,9 @@ def check(run: Path) -> list[Checked]:
     """
     if not (run / RECORD).is_file():
         raise ArtifactError(f"{run}: has no {RECORD}, so it is not a run's directory")
-    folders = sorted(path.parent for path in [*run.glob(f"*/{artifact.MANIFEST}"), *run.glob(f"*/*/{artifact.MANIFEST}")])
+    folders = sorted(
+        path.parent for path in [*run.glob(f"*/{artifact.MANIFEST}"), *run.glob(f"*/*/{artifact.MANIFEST}")]
+    )
     if not folders:
         raise ArtifactError(f"{run}: no finished stage")
     manifests = {str(folder.relative_to(run)): artifact.verify(folder) for folder in folders}

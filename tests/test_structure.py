@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cohort.sources import SOURCES
-from ope.evaluation import ESTIMATORS
+from ope.estimates import ESTIMATORS
 from policy.base import LEARNERS
 
 ROOT = Path(__file__).resolve().parents[1]

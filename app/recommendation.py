@@ -1,0 +1,153 @@
+"""Recommendation: a table of states in, a table of doses or abstentions out, from a finished run."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+import policy.store
+from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
+from cohort import artifact, build
+from cohort.errors import ArtifactError, InputError
+from policy import recommend
+from policy.served import NetworkPolicy
+
+AGE_SUFFIX = "_age_h"
+IMPUTED_SUFFIX = "_imputed"
+_SUFFIXES = (".csv", ".parquet")
+
+
+def write(run: Path, states: Path, out: Path, name: str | None = None, overwrite: bool = False) -> dict[str, int]:
+    """Recommend for every row of a table of states and write the answers, rows in the same order.
+
+    Args:
+        run: a finished run's directory.
+        states: CSV or parquet with the policy's features as columns, in clinical units, as in trajectories.parquet; an
+            empty value is imputed as in training and counts as imputed. Columns `<feature>_age_h` (hours since it was
+            measured, empty: imputed) or else `<feature>_imputed` (true, false) are read where they are there; without
+            them a value that is there counts as fresh.
+        out: CSV or parquet; one row a state.
+        name: which policy; None: the one that the run's verdict is about.
+        overwrite: replace `out`.
+
+    Returns:
+        rows, recommended, abstained.
+
+    Raises:
+        InputError: the table lacks a feature, is empty or cannot be read.
+        ArtifactError: the run is unfinished or damaged, or `out` exists or cannot be written.
+    """
+    _refuse(out, overwrite)
+    chosen = name or main_policy(run)
+    served = _load(run, chosen)
+    table = read_states(states)
+    state, age = _features(table, served, states)
+    known = recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT))
+    behaviour = policy.store.load(run / BEHAVIOUR)
+    answers = recommend.recommend(served, state, known, behaviour, age)
+    records = [{"row": row, **_flat(asdict(answer))} for row, answer in enumerate(answers)]
+    _write(pd.DataFrame(records), out)
+    abstained = sum(answer.gate is not None for answer in answers)
+    return {"rows": len(answers), "recommended": len(answers) - abstained, "abstained": abstained}
+
+
+def verdict(run: Path, name: str) -> str:
+    """What the run's evaluation decided about a policy."""
+    document = artifact.read_json(run / OPE / EVALUATION_FILE)
+    return str(document["policies"][name]["verdict"])
+
+
+def main_policy(run: Path) -> str:
+    """The policy that the run's verdict is about."""
+    return str(artifact.read_json(run / OPE / EVALUATION_FILE)["verdict"]["policy"])
+
+
+def read_states(path: Path) -> pd.DataFrame:
+    """Read a CSV or parquet table.
+
+    Raises:
+        InputError: it is missing, of another kind, damaged or empty.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise InputError(f"{path}: expected a file that ends in {' or '.join(_SUFFIXES)}")
+    try:
+        table = pa.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not readable: truncated or damaged ({type(error).__name__})") from None
+    if not table.num_rows:
+        raise InputError(f"{path}: has no rows")
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def _features(
+    table: pd.DataFrame, served: NetworkPolicy, path: Path
+) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m d"]]:
+    """States and ages; a missing value becomes the training patients' imputation and its age NaN."""
+    missing = [name for name in served.features if name not in table]
+    if missing:
+        raise InputError(
+            f"{path}: column {missing[0]!r} is missing ({len(missing)} of {len(served.features)} features)"
+        )
+    if served.dictionary is None:
+        raise ArtifactError("the policy has no dictionary: it was not trained from a cohort's directory")
+    state = np.column_stack([_numbers(table, name, path) for name in served.features])
+    age = np.where(np.isfinite(state), 0.0, np.nan)
+    for column, name in enumerate(served.features):
+        if name + AGE_SUFFIX in table:
+            age[:, column] = _numbers(table, name + AGE_SUFFIX, path)
+        elif name + IMPUTED_SUFFIX in table:
+            age[table[name + IMPUTED_SUFFIX].to_numpy(bool), column] = np.nan
+    return np.where(np.isnan(state), served.dictionary.imputation, state), age
+
+
+def _numbers(table: pd.DataFrame, name: str, path: Path) -> Float[np.ndarray, "m"]:
+    if not (pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().all()):
+        raise InputError(f"{path}: {name}: type {table[name].dtype}, expected numbers")
+    return table[name].to_numpy(np.float64, na_value=np.nan)
+
+
+def _load(run: Path, name: str) -> NetworkPolicy:
+    if not (run / POLICY / name).is_dir():
+        known = sorted(path.name for path in (run / POLICY).glob("*") if path.is_dir())
+        raise ArtifactError(f"{run}: no policy {name!r}; it has: {', '.join(known) or 'none'}")
+    return policy.store.load(run / POLICY / name)
+
+
+def _flat(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """One table row: the runners-up become a text."""
+    runners_up = "; ".join(f"action {a}: {p:.3f} ({count} similar)" for a, p, count in answer["alternatives"])
+    return {**answer, "alternatives": runners_up}
+
+
+def _refuse(out: Path, overwrite: bool) -> None:
+    if out.suffix not in _SUFFIXES:
+        raise InputError(f"{out}: expected a name that ends in {' or '.join(_SUFFIXES)}")
+    if out.exists() and not overwrite:
+        raise ArtifactError(f"{out}: already exists; use --overwrite to replace it")
+
+
+def _write(frame: pd.DataFrame, out: Path) -> None:
+    frame["action"] = frame["action"].astype("Int64")
+    draft = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".csv":
+            frame.to_csv(draft, index=False)
+        else:
+            artifact.write_parquet(pa.Table.from_pandas(frame, preserve_index=False), draft)
+        draft.replace(out)
+    except OSError as error:
+        raise ArtifactError(f"{out}: cannot be written: {error.strerror or type(error).__name__}") from error
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,51 @@
+"""Summary: the short table that a run ends with, and the files to open."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cohort import artifact
+
+
+def show(run: Path, console: Console | None = None) -> None:
+    """Print stays, patients, each policy's estimate or why it is withheld, the verdict, and what to open."""
+    out = console or Console(highlight=False, soft_wrap=True)
+    document = artifact.read_json(run / "ope" / "evaluation.json")
+    out.print(_cohort_line(run, document["cohort"]))
+    out.print(_estimates(document))
+    verdict = document["verdict"]
+    out.print(f"verdict on {verdict['policy']}: [bold]{verdict['verdict']}[/bold]{_because(verdict['binding'])}")
+    for name, path in (("report", "report/report.html"), ("numbers", "ope/evaluation.json"), ("costs", "run.json")):
+        out.print(f"{name:<8} {run / path}")
+    out.print(f"{'page':<8} suture app {run}")
+
+
+def _cohort_line(run: Path, evaluated: dict[str, Any]) -> str:
+    rows = artifact.read_manifest(run / "cohort")["rows"]
+    kept = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+    return f"cohort: {kept}; evaluated on {evaluated['episodes']:,} stays of {evaluated['patients']:,} patients"
+
+
+def _estimates(document: dict[str, Any]) -> Table:
+    """One row a policy: the primary estimator's value, or the reason for its absence."""
+    primary = document["config"]["primary"]
+    table = Table("policy", "return", "95% interval", "effective episodes", box=None, pad_edge=False)
+    table.columns[2].header = f"{document['config']['level']:.0%} interval"
+    table.add_row("clinicians", *_cells(document["clinicians"]["estimate"]))
+    for name, entry in document["policies"].items():
+        estimate = next(one for one in entry["estimates"] if one["estimator"] == primary)
+        table.add_row(name, *_cells(estimate))
+    return table
+
+
+def _cells(estimate: dict[str, Any]) -> tuple[str, str, str]:
+    ess = "" if estimate["ess"] is None else f"{estimate['ess']:.0f}"
+    if estimate["withheld"] is not None:
+        return f"withheld: {estimate['withheld'].partition(': ')[2]}", "", ess
+    return f"{estimate['value']:+.3f}", f"{estimate['low']:+.3f} to {estimate['high']:+.3f}", ess
+
+
+def _because(binding: dict[str, Any] | None) -> str:
+    return f" ({binding['reason']})" if binding else ""
