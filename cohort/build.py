@@ -1,7 +1,7 @@
 """Build: canonical shards to trajectories, in two passes: states and doses per shard, then what is fitted on train."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -12,38 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Bool, Float64, Int
 
-from cohort import (
-    actions,
-    artifact,
-    concepts,
-    dictionary,
-    features,
-    quality,
-    reward,
-    scaler,
-    selection,
-    split,
-    tables,
-    trajectories,
-)
-from cohort.actions import ActionConfig, Doses
+from cohort import artifact, dictionary, features, fit, frames, quality, selection, split, tables, trajectories
+from cohort.actions import ActionConfig
 from cohort.config import Config
-from cohort.dictionary import Dictionary
 from cohort.episodes import Episodes
 from cohort.errors import InputError, SutureError
-from cohort.features import FEATURES, MEASURED, States
+from cohort.features import FEATURES
 from cohort.grid import GridConfig
 from cohort.reward import RewardConfig
 from cohort.selection import Flow, SelectionConfig
 from cohort.split import SPLITS, SplitConfig
-from cohort.tables import Counts, Tables
+from cohort.tables import Counts
 
-NO_EVIDENCE_IS_NO = ("mechanical_ventilation",)
-"""Charted mostly where it is true, so that a median of what was charted would say true of everybody: imputed as 0."""
-EXTREME_URINE_ML = 12_000
-EXTREME_INTAKE_ML = 10_000
 Progress = Callable[[int, int], None]
 
 
@@ -92,17 +73,18 @@ def build(
         emptied = next(step["reason"] for step in flow.steps if not step["stays_kept"])
         raise InputError(f"{shards}: no stay of {len(stays)} is left after selection; the last were lost to: {emptied}")
     kept = _outcomes(kept, config, seed)
-    frames = out / ".frames"
-    frames.mkdir()
+    drafts = out / ".frames"
+    drafts.mkdir()
     try:
-        _each(partial(_shard, config=config, frames=frames), kept, workers, progress)
-        decisions, final = _mapped(frames, "decisions"), _mapped(frames, "final")
-        fitted, untrained = _fit(decisions, kept, config)
-        rows = trajectories.write(out / trajectories.FILE, _blocks(decisions, kept, fitted))
-        artifact.write_parquet(_final_states(final, fitted), out / trajectories.FINAL_STATES)
+        make = partial(frames.make, grid=config.grid, given=config.actions, paid=config.reward, frames=drafts)
+        _each(make, kept, workers, progress)
+        decisions, final = frames.mapped(drafts, "decisions"), frames.mapped(drafts, "final")
+        fitted, untrained = fit.fit(decisions, kept, config.grid.step_hours, config.actions.bins)
+        rows = trajectories.write(out / trajectories.FILE, fit.finished(decisions, kept, fitted))
+        artifact.write_parquet(fit.final_states(final, fitted), out / trajectories.FINAL_STATES)
         artifact.write_json(out / "quality.json", quality.report(decisions, counts or Counts(), untrained))
     finally:
-        shutil.rmtree(frames, ignore_errors=True)
+        shutil.rmtree(drafts, ignore_errors=True)
     artifact.write_json(out / "dictionary.json", fitted.to_dict())
     artifact.write_json(out / "flow.json", {"steps": list(flow.steps), "splits": _splits(kept)})
     artifact.write_parquet(_stay_table(kept), out / "stays.parquet")
@@ -126,7 +108,7 @@ def episodes(cohort: Path, split: str) -> Episodes:
     terminated = table["terminated"].to_numpy()[last]
     fitted = dictionary.load(artifact.verified(cohort, "dictionary.json"))
     return Episodes.from_arrays(
-        _matrix(table, FEATURES),
+        frames.matrix(table, FEATURES),
         table["action"].to_numpy(),
         table["reward"].to_numpy(),
         stay,
@@ -164,7 +146,7 @@ def _select(stays: pd.DataFrame, config: CohortConfig, workers: int) -> tuple[pd
 
 
 def _sofa_around_suspicion(folder: Path, mine: pd.DataFrame, config: CohortConfig) -> "pd.Series[int]":
-    shard = _only(tables.read(folder), mine)
+    shard = frames.only(tables.read(folder), mine)
     anchor = mine["suspicion_time"].to_numpy()
     hours = np.array(selection.SOFA_HOURS)
     sofa = features.states(shard, anchor, hours, config.grid).value[..., FEATURES.index("sofa")]
@@ -217,222 +199,10 @@ def _one_thread() -> None:
     pa.set_io_thread_count(1)
 
 
-def _only(shard: Tables, mine: pd.DataFrame) -> Tables:
-    """The shard's rows of the stays in `mine`, its stays in their order."""
-    stays = shard.stays.set_index("stay_id").loc[mine["stay_id"]].reset_index()
-    if len(stays) == len(shard.stays):
-        return Tables(stays, shard.observations, shard.infusions, shard.outputs)
-    events = (shard.observations, shard.infusions, shard.outputs)
-    return Tables(stays, *(table[table["stay_id"].isin(mine["stay_id"])] for table in events))
-
-
-def _shard(folder: Path, mine: pd.DataFrame, config: CohortConfig, frames: Path) -> None:
-    """States, doses and rewards of one shard's stays, not yet imputed, to two files in `frames`."""
-    shard = _only(tables.read(folder), mine)
-    anchor, end = mine["anchor"].to_numpy(), mine["end"].to_numpy()
-    hours = np.append(config.grid.hours, config.grid.horizon_hours)
-    state = features.states(shard, anchor, hours, config.grid)
-    dose = actions.doses(shard, anchor, hours[:-1], config.grid.step_hours, end, config.actions)
-    inside = dose.duration_h > 0
-    steps = inside.sum(axis=1)
-    cut_off = (mine["end_reason"] == "horizon").to_numpy() & (config.reward.horizon_end == "truncate")
-    paid = _rewards(state, dose, steps, cut_off, mine, config.reward)
-    _save(_decisions(state, dose, inside, paid, cut_off, mine, config), frames / f"{folder.name}.decisions.arrow")
-    final = state.value[cut_off, steps[cut_off]].astype(np.float32)
-    columns = {"stay_id": mine["stay_id"].to_numpy()[cut_off], **_named(FEATURES, final)}
-    _save(pa.table(columns), frames / f"{folder.name}.final.arrow")
-
-
-def _rewards(
-    state: States,
-    dose: Doses,
-    steps: Int[np.ndarray, "s"],
-    cut_off: Bool[np.ndarray, "s"],
-    mine: pd.DataFrame,
-    config: RewardConfig,
-) -> np.ndarray:
-    """The reward of every window, stays by steps; those past the episode's end mean nothing."""
-    position = np.arange(dose.duration_h.shape[1])
-    last = position == steps[:, None] - 1
-    has_next = (position < steps[:, None] - 1) | (last & cut_off[:, None])
-
-    def change(name: str) -> np.ndarray:
-        gained = np.diff(state.value[..., FEATURES.index(name)], axis=1)
-        return np.where(has_next & ~np.isnan(gained), gained, 0.0)
-
-    shape = last.shape
-    flat = reward.rewards(
-        dose.duration_h.ravel(),
-        (last & ~cut_off[:, None]).ravel(),
-        np.broadcast_to(mine["died"].to_numpy()[:, None], shape).ravel(),
-        np.broadcast_to(mine["hours_after"].to_numpy()[:, None], shape).ravel(),
-        config,
-        change("sofa").ravel(),
-        change("lactate").ravel(),
-    )
-    return flat.reshape(shape)
-
-
-def _decisions(
-    state: States,
-    dose: Doses,
-    inside: Bool[np.ndarray, "s k"],
-    paid: np.ndarray,
-    cut_off: Bool[np.ndarray, "s"],
-    mine: pd.DataFrame,
-    config: CohortConfig,
-) -> pa.Table:
-    """One row for each decision inside its episode, in the order of stay and step; NaN is missing."""
-    stay, step = np.nonzero(inside)
-    steps = inside.sum(axis=1)
-    urine = state.value[:, 1:, FEATURES.index("urine_output_step")]
-    time = mine["anchor"].to_numpy()[stay] + step * np.timedelta64(config.grid.step_hours, "h")
-    return pa.table(
-        {
-            "stay_id": mine["stay_id"].to_numpy()[stay],
-            "step": step.astype(np.int32),
-            "time": time.astype("datetime64[us]"),
-            "duration_h": dose.duration_h[inside],
-            **_named(FEATURES, state.value[:, :-1][inside].astype(np.float32)),
-            **_named([f"{name}_age_h" for name in MEASURED], state.age_h[:, :-1][inside].astype(np.float32)),
-            "fio2_estimated": state.fio2_estimated[:, :-1][inside],
-            "sofa_missing": state.sofa_missing[:, :-1][inside].astype(np.int8),
-            "sirs_missing": state.sirs_missing[:, :-1][inside].astype(np.int8),
-            "cvp": state.cvp[:, :-1][inside].astype(np.float32),
-            "fluid_balance_total": state.fluid_balance_total[:, :-1][inside],
-            "fluid_ml": dose.fluid_ml[inside],
-            "vasopressor_ug_kg_min": dose.vasopressor_ug_kg_min[inside],
-            "vasopressor_capped": dose.capped[inside] > 0,
-            "previous_fluid_ml": _before(dose.fluid_ml)[inside],
-            "previous_vasopressor_ug_kg_min": _before(dose.vasopressor_ug_kg_min)[inside],
-            "reward": paid[inside],
-            "terminated": (step == steps[stay] - 1) & ~cut_off[stay],
-            "extreme_urine": (urine > EXTREME_URINE_ML)[inside],
-            "extreme_intake": (dose.fluid_ml > EXTREME_INTAKE_ML)[inside],
-        }
-    )
-
-
-def _before(dose: Float64[np.ndarray, "s k"]) -> Float64[np.ndarray, "s k"]:
-    return np.pad(dose[:, :-1], ((0, 0), (1, 0)), constant_values=np.nan)
-
-
-def _named(names: Sequence[str], matrix: np.ndarray) -> dict[str, np.ndarray]:
-    columns = np.ascontiguousarray(matrix.T)
-    return dict(zip(names, columns, strict=True))
-
-
-def _save(table: pa.Table, path: Path) -> None:
-    with pa.ipc.new_file(path, table.schema) as writer:
-        writer.write_table(table)
-
-
-def _mapped(frames: Path, kind: str) -> pa.Table:
-    """Every shard's frame of one kind as one table, left on disk and mapped."""
-    files = sorted(frames.glob(f"*.{kind}.arrow"))
-    return pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files])
-
-
-def _fit(decisions: pa.Table, stays: pd.DataFrame, config: CohortConfig) -> tuple[Dictionary, list[str]]:
-    """All that is fitted, on training patients only; and the features no training patient had a value of."""
-    train = (stays["split"] == "train").to_numpy()[_stay_row(decisions, stays)]
-    if not train.any():
-        raise InputError(f"no patient of {stays['subject_id'].nunique()} is in the training split")
-    typical = dict(zip(FEATURES, features.typical(), strict=True))
-    imputation, scalers, untrained = [], [], []
-    for name, log in zip(FEATURES, concepts.load().log_mask, strict=True):
-        value = decisions[name].to_numpy()[train]
-        measured = value[~np.isnan(value)]
-        if name in NO_EVIDENCE_IS_NO:
-            fill = 0.0
-        elif len(measured):
-            fill = float(np.median(measured.astype(np.float64)))
-        else:
-            fill = float(typical[name])
-            untrained.append(name)
-        imputation.append(fill)
-        scalers.append(scaler.fit(features.impute(value[:, None], np.array([fill])), [log]))
-    duration = decisions["duration_h"].to_numpy()[train]
-    fluid = actions.fit_bins(decisions["fluid_ml"].to_numpy()[train] / duration, config.actions.bins)
-    vasopressor = actions.fit_bins(decisions["vasopressor_ug_kg_min"].to_numpy()[train], config.actions.bins)
-    joined = scaler.Scaler(
-        np.concatenate([one.mean for one in scalers]),
-        np.concatenate([one.std for one in scalers]),
-        np.concatenate([one.log for one in scalers]),
-    )
-    fitted = Dictionary(FEATURES, np.array(imputation), joined, float(config.grid.step_hours), *fluid, *vasopressor)
-    return fitted, untrained
-
-
-def _stay_row(decisions: pa.Table, stays: pd.DataFrame) -> Int[np.ndarray, "n"]:
-    """The row of `stays` (ordered by id) that each decision is of."""
-    return np.asarray(np.searchsorted(stays["stay_id"].to_numpy(), decisions["stay_id"].to_numpy()))
-
-
-def _blocks(decisions: pa.Table, stays: pd.DataFrame, fitted: Dictionary) -> Iterator[pa.Table]:
-    """The finished rows, ordered by stay and step, a row group at a time."""
-    stay_id, step = decisions["stay_id"].to_numpy(), decisions["step"].to_numpy()
-    order = np.lexsort((step, stay_id))
-    fluid_ml_h = decisions["fluid_ml"].to_numpy() / decisions["duration_h"].to_numpy()
-    action = actions.to_action(fluid_ml_h, decisions["vasopressor_ug_kg_min"].to_numpy(), fitted)[order]
-    previous = np.where(step[order] > 0, np.r_[-1, action[:-1]], -1)
-    row = _stay_row(decisions, stays)[order]
-    for start in range(0, len(order), trajectories.ROWS_PER_GROUP):
-        part = slice(start, start + trajectories.ROWS_PER_GROUP)
-        block = decisions.take(pa.array(order[part]))
-        yield _finished(block, stays.iloc[row[part]], action[part], previous[part], fitted)
-
-
-def _finished(
-    block: pa.Table,
-    stays: pd.DataFrame,
-    action: Int[np.ndarray, "n"],
-    previous: Int[np.ndarray, "n"],
-    fitted: Dictionary,
-) -> pa.Table:
-    value = _matrix(block, FEATURES)
-    imputed = np.isnan(value)
-    outcome = stays["died"].map({True: "died", False: "survived"})
-    columns: dict[str, Any] = {name: block[name] for name in block.column_names}
-    columns |= _named(FEATURES, features.impute(value, fitted.imputation))
-    columns |= _named([f"{name}_imputed" for name in FEATURES], imputed)
-    columns |= {"subject_id": stays["subject_id"].to_numpy(), "action": action, "previous_action": previous}
-    columns |= {"end_reason": _coded(stays["end_reason"], trajectories.END_REASONS)}
-    columns |= {"outcome": _coded(outcome, trajectories.OUTCOMES), "split": _coded(stays["split"], SPLITS)}
-    return pa.table([_cast(columns[field.name], field) for field in trajectories.schema()], trajectories.schema())
-
-
-def _cast(column: Any, field: pa.Field) -> pa.Array:
-    """An array of the field's type; NaN becomes null where the field may be null."""
-    values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(values, np.ndarray):
-        missing = np.isnan(values) if field.nullable else None
-        return pa.array(values, field.type, mask=missing)
-    return values
-
-
-def _coded(values: "pd.Series[str]", names: tuple[str, ...]) -> pa.DictionaryArray:
-    codes = pd.Categorical(values, categories=list(names)).codes.astype(np.int8)
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names))
-
-
-def _matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    matrix = np.empty((table.num_rows, len(names)), np.float32)
-    for column, name in enumerate(names):
-        matrix[:, column] = table[name].to_numpy()
-    return matrix
-
-
-def _final_states(final: pa.Table, fitted: Dictionary) -> pa.Table:
-    final = final.sort_by("stay_id")
-    value = features.impute(_matrix(final, FEATURES), fitted.imputation)
-    return pa.table({"stay_id": final["stay_id"].to_numpy(), **_named(FEATURES, value)}, trajectories.final_schema())
-
-
 def _read_final_states(cohort: Path, stay_id: np.ndarray, terminated: np.ndarray) -> np.ndarray:
     """The final state of each of the given stays, zeros where it terminated."""
     table = artifact.read_parquet(artifact.verified(cohort, trajectories.FINAL_STATES))
-    value, known = _matrix(table, FEATURES), table["stay_id"].to_numpy()
+    value, known = frames.matrix(table, FEATURES), table["stay_id"].to_numpy()
     final = np.zeros((len(stay_id), len(FEATURES)), np.float32)
     absent = int((~np.isin(stay_id[~terminated], known)).sum())
     if absent:

@@ -20,6 +20,7 @@ SCORED = (
     "pao2", "fio2", "o2_flow", "o2_device", "mechanical_ventilation", "platelets", "bilirubin_total", "map",
     "gcs", "gcs_eye", "gcs_motor", "gcs_verbal", "creatinine",
 )  # fmt: skip
+_MEASURED_AT = [FEATURES.index(name) for name in MEASURED]
 _LATE = 2**61
 
 
@@ -47,19 +48,19 @@ def states(tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarra
     """The state of every stay at `hours` (ascending whole hours) after its `anchor`, from what was available before.
 
     Batch, bedside and rollout all call this. Asking for one hour gives bit for bit what the batch gives: scores that
-    look back are made on whole hours since the anchor whatever the step, and sums are exact.
+    look back are made on whole hours since the anchor whatever the step, and sums are exact. Urine features are at
+    least 0: irrigation fluid put in counts negative, and may be charted before what comes out.
     """
     n_stays = len(anchor)
     events = grid.events(tables.observations, tables.stays, anchor)
     held = _hold(events, grid.columns(), hours, n_stays, config)
-    measured, estimated, age = _measured(held, events, hours, config)
+    measured, estimated = _measured(held, events, hours, config)
     urine = _Urine.of(tables, anchor, hours)
     sofa, sofa_missing = _sofa(tables, anchor, events, urine, hours, config)
     sirs, sirs_missing = scores.sirs(measured)
     static = tables.stays.reset_index(drop=True)
     elixhauser = static["elixhauser" if config.comorbidity == "prior" else "elixhauser_current"]
     columns: dict[str, np.ndarray] = {
-        **measured,
         "age_years": static["age_years"].to_numpy(np.float64),
         "sex_male": static["sex_male"].to_numpy(np.float64),
         "readmission": static["readmission"].to_numpy(np.float64),
@@ -69,16 +70,17 @@ def states(tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarra
         "sofa": sofa,
         "sirs": sirs,
         "shock_index": measured["heart_rate"] / measured["sbp"],
-        "urine_output_step": urine.step(hours, config.step_hours),
-        "urine_output_total": urine.total(hours),
+        "urine_output_step": np.maximum(urine.step(hours, config.step_hours), 0.0),
+        "urine_output_total": np.maximum(urine.total(hours), 0.0),
     }
     value = np.empty((len(hours), n_stays, len(FEATURES)))
-    for column, name in enumerate(FEATURES):
-        value[..., column] = columns[name]
-    balance = _fluid_total(tables, anchor, hours) - np.nan_to_num(columns["urine_output_total"])
+    value[..., _MEASURED_AT] = held.value[..., : len(MEASURED)]
+    for name, column in columns.items():
+        value[..., FEATURES.index(name)] = column
+    balance = _fluid_total(tables, anchor, hours) - np.nan_to_num(urine.total(hours))
     return States(
         value=value.swapaxes(0, 1),
-        age_h=np.stack([age[name] for name in MEASURED], axis=-1).swapaxes(0, 1),
+        age_h=held.age_h[..., : len(MEASURED)].swapaxes(0, 1),
         fio2_estimated=estimated.T,
         sofa_missing=sofa_missing.T,
         sirs_missing=sirs_missing.T,
@@ -113,17 +115,19 @@ def _hold(
 
 def _measured(
     held: Held, events: Events, hours: Int[np.ndarray, "k"], config: GridConfig
-) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
-    """Values by concept, where FiO2 was estimated, and ages; the coma scale combined, FiO2 filled from the device."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Values by concept and where FiO2 was estimated; in place, the coma scale combined and FiO2 filled."""
     value = {name: held.value[..., i] for i, name in enumerate(held.names)}
     age = {name: held.age_h[..., i] for i, name in enumerate(held.names)}
     last_testable = _last_testable(events, hours, value["gcs"].shape[1], config)
-    value["gcs"], age["gcs"] = grid.combine_gcs(value, age, last_testable, config.gcs_rule)
+    gcs, gcs_age = grid.combine_gcs(value, age, last_testable, config.gcs_rule)
+    np.copyto(value["gcs"], gcs)
+    np.copyto(age["gcs"], gcs_age)
     guess = oxygen.estimate(value["o2_device"], value["o2_flow"])
     estimated = np.isnan(value["fio2"]) & ~np.isnan(guess)
-    value["fio2"] = np.where(estimated, guess, value["fio2"])
-    age["fio2"] = np.where(estimated, np.fmax(age["o2_flow"], age["o2_device"]), age["fio2"])
-    return value, estimated, age
+    np.copyto(value["fio2"], guess, where=estimated)
+    np.copyto(age["fio2"], np.fmax(age["o2_flow"], age["o2_device"]), where=estimated)
+    return value, estimated
 
 
 def _last_testable(events: Events, hours: Int[np.ndarray, "k"], n_stays: int, config: GridConfig) -> np.ndarray:
@@ -143,7 +147,7 @@ def _sofa(
 ) -> tuple[Int[np.ndarray, "k s"], Int[np.ndarray, "k s"]]:
     """SOFA and its number of missing organ systems: each system's worst whole hour of the last 24, then the sum."""
     every_hour = np.arange(hours[0] - LOOK_BACK_H + 1, hours[-1] + 1)
-    value, _, _ = _measured(_hold(events, SCORED, every_hour, len(anchor), config), events, every_hour, config)
+    value, _ = _measured(_hold(events, SCORED, every_hour, len(anchor), config), events, every_hour, config)
     rates = _past_rates(tables, anchor, every_hour)
     total = np.zeros((len(hours), len(anchor)), np.int64)
     missing = np.zeros_like(total)

@@ -47,8 +47,10 @@ class GridConfig(Config):
 
 @cache
 def columns() -> tuple[str, ...]:
-    """Every measured concept, in the order of the grid's last axis."""
-    return tuple(concepts.load().measured)
+    """Every measured concept, in the order of the grid's last axis: the state's first, in the state's order."""
+    known = concepts.load()
+    in_state = tuple(name for name in known.state if name in known.measured)
+    return in_state + tuple(name for name in known.measured if name not in in_state)
 
 
 @dataclass(frozen=True)
@@ -218,14 +220,17 @@ def _carried(
     hours: Int[np.ndarray, "k"],
     hold_h: Float[np.ndarray, "c"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    for now in range(1, len(latest)):
-        older = latest[now] < latest[now - 1]
-        np.copyto(latest[now], latest[now - 1], where=older)
-        np.copyto(source[now], source[now - 1], where=older)
-    age_us = (hours * HOUR_US)[:, None, None] - latest
-    missing = (source < 0) | (age_us > np.round(hold_h * HOUR_US))
-    held = np.append(value, np.nan)[source]
-    age_h = age_us / HOUR_US
-    held[missing] = np.nan
-    age_h[missing] = np.nan
+    """One decision time after the other, so that the work stays in the processor's cache."""
+    known = np.append(value, np.nan)
+    held, age_h = np.empty(latest.shape), np.empty(latest.shape)
+    for now, hour in enumerate(hours):
+        if now:
+            older = latest[now] < latest[now - 1]
+            np.copyto(latest[now], latest[now - 1], where=older)
+            np.copyto(source[now], source[now - 1], where=older)
+        np.take(known, source[now], out=held[now], mode="wrap")  # -1 is the NaN at the end
+        np.divide(hour * HOUR_US - latest[now], HOUR_US, out=age_h[now])
+        missing = (age_h[now] > hold_h) | (source[now] < 0)
+        np.copyto(held[now], np.nan, where=missing)
+        np.copyto(age_h[now], np.nan, where=missing)
     return held, age_h
