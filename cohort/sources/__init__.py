@@ -26,9 +26,7 @@ class SourceConfig(Config):
     """DuckDB's memory limit."""
 
 
-def ingest(
-    root: Path, out: Path, config: SourceConfig, progress: Callable[[int, int], None] | None = None
-) -> Counts:
+def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int, int], None] | None = None) -> Counts:
     """Read a raw layout and write `out`/shard-00000/{stays,observations,infusions,outputs}.parquet.
 
     Tables are found under `root`, `root`/hosp or `root`/icu, as NAME.parquet, NAME.csv.gz or NAME.csv (or a folder NAME

@@ -1,0 +1,276 @@
+"""Doses: charted infusions and boluses to canonical infusions (drug rates, tonicity-adjusted fluid), counted."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from cohort import concepts
+from cohort.sources import items
+from cohort.sources.measurements import HOUR, NAT, codes, id_table
+from cohort.tables import Counts
+
+DRUGS = (
+    "fluid", "d5w", "norepinephrine", "epinephrine", "phenylephrine", "dopamine", "vasopressin", "angiotensin_ii",
+    "dobutamine",
+)  # fmt: skip
+_FLUIDS = 2  # the first two of DRUGS
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Raw infusion rows of one table. Times are microseconds since 1970, NAT where missing."""
+
+    table: str
+    stay: Int[np.ndarray, "n"]
+    item: Int[np.ndarray, "n"]
+    start: Int[np.ndarray, "n"]
+    end: Int[np.ndarray, "n"]
+    amount: Float[np.ndarray, "n"]
+    amount_unit: Int[np.ndarray, "n"]
+    amount_units: tuple[str, ...]
+    rate: Float[np.ndarray, "n"]
+    rate_unit: Int[np.ndarray, "n"]
+    rate_units: tuple[str, ...]
+    weight: Float[np.ndarray, "n"]
+    """The row's own weight in kg, NaN where there is none."""
+    order: Int[np.ndarray, "n"]
+    """Order id, -1 where there is none."""
+
+    def __getitem__(self, rows: np.ndarray) -> "Orders":
+        columns = (self.stay, self.item, self.start, self.end, self.amount, self.amount_unit, self.rate, self.rate_unit)
+        stay, item, start, end, amount, amount_unit, rate, rate_unit = (column[rows] for column in columns)
+        return Orders(
+            self.table, stay, item, start, end, amount, amount_unit, self.amount_units, rate, rate_unit,
+            self.rate_units, self.weight[rows], self.order[rows],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Charted weights, in order of stay and time."""
+
+    stay: Int[np.ndarray, "w"]
+    available: Int[np.ndarray, "w"]
+    kg: Float[np.ndarray, "w"]
+
+    def before(self, stay: Int[np.ndarray, "n"], moment: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """The last weight of each stay that was available at the moment, NaN where none was."""
+        found = np.full(len(stay), np.nan)
+        if not len(self.stay):
+            return found
+        everything = np.r_[self.available, moment]
+        stays = np.r_[self.stay, stay]
+        query = np.r_[np.zeros(len(self.stay), dtype=bool), np.ones(len(stay), dtype=bool)]
+        order = np.lexsort((query, everything, stays))
+        last = np.maximum.accumulate(np.where(query[order], -1, np.arange(len(order))))
+        asked = query[order] & (last >= 0)
+        source, target = order[last[asked]], order[asked] - len(self.stay)
+        same = self.stay[source] == stay[target]
+        found[target[same]] = self.kg[source[same]]
+        return found
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """Item id -> drug, and the fluid factors by item."""
+
+    drug_of: Int[np.ndarray, "ids"]
+    factor: Float[np.ndarray, "ids"]
+    ml_per_meq: Float[np.ndarray, "ids"]
+    ml_per_gram: Float[np.ndarray, "ids"]
+
+
+def give(
+    orders: Orders, drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...], weights: Weights, counts: Counts
+) -> pd.DataFrame:
+    """Canonical infusions (columns of the schema; `stay_id` holds the stay's index) of sound rows.
+
+    Fluid runs at amount over duration times its tonicity factor, so that its volume is exact; a drug at its charted
+    rate. Rows without a positive duration, of unknown unit, or negative are dropped; overlaps of one order are clipped.
+
+    Args:
+        orders: rows whose item is a drug's or a fluid's.
+        drugs, fluids: the dictionary's.
+        weights: for doses per minute whose row has no weight.
+        counts: (table, reason) -> rows; added to.
+    """
+    compiled = _compile(drugs, fluids)
+    orders = _sound(orders, counts)
+    code = codes(compiled.drug_of, orders.item)
+    fluid = code < _FLUIDS
+    rate = np.full(len(code), np.nan)
+    weight, assumed = np.full(len(code), np.nan), np.zeros(len(code), dtype=bool)
+    rate[fluid] = _fluid_rate(orders[fluid], compiled, counts)
+    rate[~fluid], weight[~fluid], assumed[~fluid] = _drug_rate(orders[~fluid], code[~fluid], weights, counts)
+    end = _clipped_end(orders, counts)
+    rate[end <= orders.start] = np.nan  # wholly overlapped by a later row of its order: counted there
+    return frame(replace(orders, end=end), code, rate, weight, assumed)
+
+
+def frame(
+    orders: Orders,
+    code: Int[np.ndarray, "n"],
+    rate: Float[np.ndarray, "n"],
+    weight: Float[np.ndarray, "n"],
+    assumed: Bool[np.ndarray, "n"],
+) -> pd.DataFrame:
+    """The canonical infusions table of the rows whose normalised rate is known, `stay_id` being the stay's index."""
+    kept = ~np.isnan(rate)
+    left = orders[kept]
+    order = pd.array(left.order, dtype="Int64")
+    order[left.order < 0] = pd.NA
+    return pd.DataFrame(
+        {
+            "stay_id": left.stay.astype(np.int64),
+            "drug": pd.Categorical.from_codes(code[kept], categories=DRUGS),
+            "item_id": left.item.astype(np.int64),
+            "start": left.start.view("datetime64[us]"),
+            "end": left.end.view("datetime64[us]"),
+            "rate": left.rate,
+            "rate_unit": pd.Categorical.from_codes(left.rate_unit, categories=left.rate_units),
+            "amount": left.amount,
+            "amount_unit": pd.Categorical.from_codes(left.amount_unit, categories=left.amount_units),
+            "normalised_rate": rate[kept],
+            "weight_kg": weight[kept],
+            "weight_assumed": assumed[kept],
+            "order_id": order,
+        }
+    )
+
+
+def _sound(orders: Orders, counts: Counts) -> Orders:
+    """Rows with a start before an end and no negative or infinite amount or rate."""
+    numbers = (orders.amount, orders.rate)
+    reasons = {
+        "start or end missing": (orders.start == NAT) | (orders.end == NAT),
+        "end not after start": orders.end <= orders.start,
+        "negative amount or rate": np.any([number < 0 for number in numbers], axis=0),
+        "amount or rate not finite": np.any([np.isinf(number) for number in numbers], axis=0),
+    }
+    dropped = np.zeros(len(orders.stay), dtype=bool)
+    for reason, wrong in reasons.items():
+        _add(counts, orders.table, reason, wrong & ~dropped)
+        dropped |= wrong
+    return orders[~dropped] if dropped.any() else orders
+
+
+def _clipped_end(orders: Orders, counts: Counts) -> Int[np.ndarray, "n"]:
+    """Each row's end, brought forward to the next start of the same order of the same item where they overlap."""
+    end = orders.end.copy()
+    order = np.lexsort((end, orders.start, orders.order, orders.item, orders.stay))
+    if len(order) < 2:
+        return end
+    now, later = order[:-1], order[1:]
+    same = (orders.order[now] == orders.order[later]) & (orders.order[now] >= 0)
+    same &= (orders.item[now] == orders.item[later]) & (orders.stay[now] == orders.stay[later])
+    overlap = same & (orders.start[later] < end[now])
+    whole = overlap & (orders.start[later] <= orders.start[now])
+    end[now[overlap]] = orders.start[later[overlap]]
+    _add(counts, orders.table, "overlaps a later row of its order: clipped", overlap & ~whole)
+    _add(counts, orders.table, "overlaps a later row of its order: dropped", whole)
+    return end
+
+
+def _fluid_rate(orders: Orders, compiled: _Compiled, counts: Counts) -> Float[np.ndarray, "n"]:
+    """Tonicity-adjusted mL/h: the amount over the duration; the charted rate where there is no amount."""
+    hours = (orders.end - orders.start) / HOUR
+    millilitres = _amount_ml(orders, compiled)
+    by_rate = _ml_per_hour(orders.rate_units)[orders.rate_unit] * orders.rate
+    rate = np.where(np.isnan(orders.amount), by_rate, millilitres / hours)
+    nothing = np.isnan(orders.amount) & np.isnan(orders.rate)
+    _add(counts, orders.table, "fluid: neither amount nor rate", nothing)
+    _add(counts, orders.table, "fluid: unit not known", np.isnan(rate) & ~nothing)
+    return rate * compiled.factor[orders.item]
+
+
+def _amount_ml(orders: Orders, compiled: _Compiled) -> Float[np.ndarray, "n"]:
+    """The amount in mL, NaN where its unit is not known for the fluid. An empty unit is mL."""
+    spelt = [items.spelling(unit) for unit in orders.amount_units]
+    volume = {items.spelling(s): row.ml for row in items.units().volumes for s in row.spellings}
+    factor = np.array([*(volume.get(unit, np.nan) for unit in spelt), 1.0])[orders.amount_unit]
+    for names, table in (({"meq", "meq."}, compiled.ml_per_meq), ({"grams", "gram", "g"}, compiled.ml_per_gram)):
+        named = np.array([*(unit in names for unit in spelt), False])[orders.amount_unit]
+        factor = np.where(named, table[orders.item], factor)
+    return orders.amount * factor
+
+
+def _ml_per_hour(spellings: tuple[str, ...]) -> Float[np.ndarray, "units"]:
+    known = {items.spelling(s) for s in ("mL/hour", "mL/hr", "mL/h")}
+    return np.array([*(1.0 if items.spelling(unit) in known else np.nan for unit in spellings), np.nan])
+
+
+def _drug_rate(
+    orders: Orders, code: Int[np.ndarray, "n"], weights: Weights, counts: Counts
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """ug/kg/min (vasopressin U/min), the weight it was divided by (NaN: by none), and whether that was assumed."""
+    micrograms, units_per_minute, per_kg = _rate_units(orders.rate_units)
+    vasopressin = code == DRUGS.index("vasopressin")
+    gain = np.where(vasopressin, units_per_minute[orders.rate_unit], micrograms[orders.rate_unit])
+    missing = np.isnan(orders.rate)
+    _add(counts, orders.table, "drug: rate missing", missing)
+    _add(counts, orders.table, "drug: unit not known", np.isnan(gain) & ~missing)
+    rate = orders.rate * gain
+    fast = vasopressin & (rate > items.units().vasopressin_limit_u_min)
+    fast &= units_per_minute[orders.rate_unit] == 1
+    _add(counts, orders.table, "vasopressin: U/min above 0.2 read as U/h", fast)
+    rate = np.where(fast, rate / 60, rate)
+    unweighed = (orders.weight == 1) & (micrograms[orders.rate_unit] == 1000) & per_kg[orders.rate_unit] & ~vasopressin
+    _add(counts, orders.table, "drug: mg/kg/min beside a weight of 1 read as ug/kg/min", unweighed)
+    rate = np.where(unweighed, rate / 1000, rate)
+    divided = ~vasopressin & ~per_kg[orders.rate_unit] & ~np.isnan(rate)
+    weight, assumed = _weight(orders, divided, weights, counts)
+    return np.where(divided, rate / weight, rate), weight, assumed
+
+
+def _weight(
+    orders: Orders, divided: Bool[np.ndarray, "n"], weights: Weights, counts: Counts
+) -> tuple[Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
+    """The weight of the rows to be divided by one: their own, else the last known, else the assumed one (flagged)."""
+    weight = np.where(divided, plausible_weight(orders.weight), np.nan)
+    wanted = np.flatnonzero(divided & np.isnan(weight))
+    weight[wanted] = weights.before(orders.stay[wanted], orders.start[wanted])
+    assumed = divided & np.isnan(weight)
+    _add(counts, orders.table, "drug: no weight, 80 kg assumed", assumed)
+    return np.where(assumed, items.units().assumed_weight_kg, weight), assumed
+
+
+def plausible_weight(kg: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """The weight, NaN outside the dictionary's range."""
+    low, high = concepts.load().measured["weight_kg"].range
+    return np.where((kg >= low) & (kg <= high), kg, np.nan)
+
+
+@lru_cache(maxsize=8)
+def _compile(drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...]) -> _Compiled:
+    code = {i: DRUGS.index(group.drug) for group in (*drugs, *fluids) for i in group.ids}
+    drug_of = id_table(code)
+    factor, per_meq, per_gram = (np.full(len(drug_of), np.nan) for _ in range(3))
+    for group in fluids:
+        factor[list(group.ids)] = group.factor
+        per_meq[list(group.ids)] = np.nan if group.ml_per_meq is None else group.ml_per_meq
+        per_gram[list(group.ids)] = np.nan if group.ml_per_gram is None else group.ml_per_gram
+    return _Compiled(drug_of, factor, per_meq, per_gram)
+
+
+@lru_cache(maxsize=64)
+def _rate_units(
+    spellings: tuple[str, ...],
+) -> tuple[Float[np.ndarray, "units"], Float[np.ndarray, "units"], Bool[np.ndarray, "units"]]:
+    """Micrograms a minute, units a minute and whether by kg, of one in each unit; the last entry is the empty unit."""
+    known = {items.spelling(s): row for row in items.units().rates for s in row.spellings}
+    rows = [known.get(items.spelling(unit)) for unit in spellings]
+    mass, international = (
+        [row.amount / row.minutes if row is not None and row.kind == kind else np.nan for row in rows]
+        for kind in ("mass", "units")
+    )
+    per_kg = [row is not None and row.per_kg for row in rows]
+    return np.array([*mass, np.nan]), np.array([*international, np.nan]), np.array([*per_kg, False])
+
+
+def _add(counts: Counts, table: str, reason: str, rows: Bool[np.ndarray, "n"]) -> None:
+    count = int(rows.sum())
+    if count:
+        counts[table, reason] += count

@@ -1,0 +1,283 @@
+"""Files: a layout's raw tables on disk, found, checked and streamed as NumPy columns.
+
+Everything is read by Arrow, which verifies the checksums of gzip and parquet. What a reader says of a damaged file is
+never passed on: it quotes rows.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from jaxtyping import Int
+
+from cohort.errors import InputError
+from cohort.sources.measurements import NAT, codes, id_table
+from cohort.sources.raw import Kind, RawTable
+from cohort.tables import Counts
+
+FOLDERS = ("", "hosp", "icu")
+ENDINGS = (".parquet", ".csv.gz", ".csv")
+_BLOCK = 16 << 20
+_ROWS = 1 << 19
+_ARROW = {
+    Kind.INTEGER: pa.int64(),
+    Kind.NUMBER: pa.float64(),
+    Kind.TIME: pa.timestamp("us"),
+    Kind.TEXT: pa.dictionary(pa.int32(), pa.string()),
+}
+_DAMAGED = (OSError, pa.ArrowException, UnicodeDecodeError, EOFError)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text column: an index into `words` for each row, -1 where missing or not read."""
+
+    code: Int[np.ndarray, "n"]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a table: those of the item ids and texts that are read."""
+
+    rows: int
+    """Rows of the file that were looked at."""
+    columns: dict[str, np.ndarray | Text]
+    """Whole numbers as int64 (missing: -1), numbers as float64, times as int64 microseconds (missing: NAT)."""
+
+
+def find(root: Path, layout: tuple[RawTable, ...]) -> tuple[dict[str, list[Path]], Counts]:
+    """Where each table of the layout is, and a count for each optional one that is missing.
+
+    Raises:
+        InputError: `root` is no folder, or a required table is missing.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of hospital tables")
+    counts: Counts = Counter()
+    found = {}
+    for table in layout:
+        paths = _paths(root, table.name)
+        if paths:
+            found[table.name] = paths
+        elif table.required:
+            raise InputError(f"{root}: required table {table.name} is missing ({', '.join(ENDINGS)})")
+        else:
+            counts[table.name, "table missing"] = 1
+    return found, counts
+
+
+def batches(table: RawTable, paths: list[Path]) -> Iterator[Batch]:
+    """Stream a table.
+
+    Raises:
+        InputError: a column is missing, holds something else, or a file is damaged; naming file, column and row count.
+    """
+    wanted = id_table(dict.fromkeys(table.ids, 0)) if table.ids is not None else None
+    textual = id_table(dict.fromkeys(table.text_ids, 0))
+    for path in paths:
+        read = _parquet if path.name.lower().endswith(".parquet") else _csv
+        for batch in read(table, path):
+            yield _columns(table, batch, wanted, textual)
+
+
+def _paths(root: Path, name: str) -> list[Path]:
+    """The file of a table, or the files in the folder of its name; the first that is there."""
+    for folder in (root / part for part in FOLDERS):
+        if not folder.is_dir():
+            continue
+        entries = {entry.name.lower(): entry for entry in sorted(folder.iterdir())}
+        for ending in ENDINGS:
+            if (entry := entries.get(name + ending)) is not None:
+                if entry.is_dir():
+                    return sorted(p for p in entry.iterdir() if p.name.lower().endswith(ENDINGS))
+                return [entry]
+        entry = entries.get(name)
+        if entry is not None and entry.is_dir():
+            return sorted(path for path in entry.iterdir() if path.name.lower().endswith(ENDINGS))
+    return []
+
+
+def _names(table: RawTable, path: Path, present: list[str]) -> dict[str, str]:
+    """Column wanted -> its name in the file, whatever the case."""
+    by_lower = {name.strip().lower(): name for name in present}
+    names = {}
+    for column in table.columns:
+        spelt = next((n for n in (column, *table.alternatives.get(column, ())) if n in by_lower), None)
+        if spelt is None:
+            raise InputError(f"{path}: column {column!r} is missing")
+        names[column] = by_lower[spelt]
+    return names
+
+
+def _csv(table: RawTable, path: Path) -> Iterator[pa.RecordBatch]:
+    names = _names(table, path, _header(path))
+    types = {names[column]: _type(table, column) for column in table.columns}
+    try:
+        yield from (batch.rename_columns(list(names)) for batch in _open_csv(path, types))
+    except _DAMAGED as error:
+        raise _csv_problem(table, path, names, str(error)) from None
+
+
+def _type(table: RawTable, column: str) -> pa.DataType:
+    """Text that is read of some items only is mostly numbers: too many words for a dictionary."""
+    plain = column == "value" and table.columns[column] is Kind.TEXT
+    return pa.string() if plain else _ARROW[table.columns[column]]
+
+
+def _open_csv(path: Path, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    compression = "gzip" if path.name.lower().endswith(".gz") else None
+    options = pacsv.ConvertOptions(
+        include_columns=list(types),
+        column_types=types,
+        null_values=[""],
+        strings_can_be_null=True,
+        timestamp_parsers=[pacsv.ISO8601],
+    )
+    read = pacsv.ReadOptions(block_size=_BLOCK, use_threads=False)
+    with (
+        pa.input_stream(str(path), compression=compression, buffer_size=1 << 20) as stream,
+        pacsv.open_csv(stream, read_options=read, convert_options=options) as reader,
+    ):
+        yield from reader
+
+
+def _header(path: Path) -> list[str]:
+    compression = "gzip" if path.name.lower().endswith(".gz") else None
+    try:
+        with pa.input_stream(str(path), compression=compression) as stream:
+            start = stream.read(1 << 16)
+        first = start.decode("utf-8-sig", errors="strict" if len(start) < 1 << 16 else "ignore").splitlines()
+    except _DAMAGED:
+        raise InputError(f"{path}: not readable as CSV: truncated or damaged") from None
+    if not first:
+        raise InputError(f"{path}: empty: not even a header")
+    return next(csv.reader([first[0]]))
+
+
+def _csv_problem(table: RawTable, path: Path, names: dict[str, str], message: str) -> InputError:
+    """What is wrong with a CSV, in words that quote no row."""
+    place = re.search(r"In CSV column #(\d+): CSV conversion error", message)
+    if place is None:
+        kind = "rows of unequal length" if "Expected" in message else "truncated or damaged"
+        return InputError(f"{path}: not readable as CSV: {kind}")
+    spelt = _header(path)[int(place[1])]
+    column = next(name for name, there in names.items() if there == spelt)
+    wrong = rows = 0
+    zoned = False
+    try:
+        for batch in _open_csv(path, {spelt: pa.string()}):
+            bad = _unreadable(batch.column(0), table.columns[column])
+            wrong, rows = wrong + len(bad), rows + batch.num_rows
+            zoned = zoned or bool(pc.any(pc.match_substring_regex(bad, r"\d(Z|[+-]\d\d:?\d\d)\s*$")).as_py())
+    except _DAMAGED:
+        return InputError(f"{path}: not readable as CSV: truncated or damaged")
+    if zoned and table.columns[column] is Kind.TIME:
+        return InputError(f"{path}: {column}: has times with a zone; times are local and without one ({wrong} rows)")
+    expected = table.columns[column].value
+    return InputError(f"{path}: {column}: expected {expected} in {wrong} of {rows} rows that hold something else")
+
+
+def _unreadable(values: pa.Array, kind: Kind) -> pa.Array:
+    """The values that cannot be read as the kind, found by halving."""
+    if not len(values):
+        return values
+    try:
+        values.cast(_ARROW[kind])
+    except pa.ArrowInvalid:
+        if len(values) == 1:
+            return values
+        half = len(values) // 2
+        return pa.concat_arrays([_unreadable(values[:half], kind), _unreadable(values[half:], kind)])
+    return values[:0]
+
+
+def _parquet(table: RawTable, path: Path) -> Iterator[pa.RecordBatch]:
+    texts = [column for column, kind in table.columns.items() if kind is Kind.TEXT]
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
+            names = _names(table, path, file.schema_arrow.names)
+            for batch in file.iter_batches(batch_size=_ROWS, columns=list(names.values())):
+                arrays = [_cast(table, path, column, batch.column(name)) for column, name in names.items()]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(names))
+    except _DAMAGED:
+        raise InputError(f"{path}: not readable as parquet: truncated or damaged") from None
+
+
+def _cast(table: RawTable, path: Path, column: str, array: pa.Array) -> pa.Array:
+    kind = table.columns[column]
+    if pa.types.is_timestamp(array.type) and array.type.tz is not None:
+        raise InputError(f"{path}: {column}: has times with a zone; times are local and without one")
+    timely = pa.types.is_temporal(array.type) or pa.types.is_null(array.type)
+    if (kind is Kind.TIME) != timely and not (_is_text(array.type) or pa.types.is_null(array.type)):
+        raise InputError(f"{path}: {column}: type {array.type}, expected {kind.value}")
+    try:
+        if kind is Kind.TEXT:
+            return array.cast(pa.string()).dictionary_encode() if not _is_text(array.type) else array
+        array = array.cast(pa.string()) if pa.types.is_dictionary(array.type) else array
+        return array.cast(_ARROW[kind], safe=kind is not Kind.TIME)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        wrong = len(_unreadable(array, kind)) if pa.types.is_string(array.type) else len(array)
+        raise InputError(
+            f"{path}: {column}: expected {kind.value} in {wrong} of {len(array)} rows that hold something else"
+        ) from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _columns(table: RawTable, batch: pa.RecordBatch, wanted: np.ndarray | None, textual: np.ndarray) -> Batch:
+    rows = batch.num_rows
+    if wanted is not None:
+        kept = codes(wanted, _integers(batch.column("itemid"))) >= 0
+        batch = batch if kept.all() else batch.filter(pa.array(kept))
+    if table.keep is not None:
+        matched = pc.match_substring_regex(pc.utf8_lower(_plain(batch.column(table.keep.column))), table.keep.pattern)
+        batch = batch.filter(matched.fill_null(False))
+    read: dict[str, np.ndarray | Text] = {}
+    for column, kind in table.columns.items():
+        values = batch.column(column)
+        if kind is Kind.TEXT:
+            some = (
+                codes(textual, _integers(batch.column("itemid"))) >= 0 if table.text_ids and column == "value" else None
+            )
+            read[column] = _text(values, some)
+        elif kind is Kind.INTEGER:
+            read[column] = _integers(values)
+        elif kind is Kind.TIME:
+            read[column] = values.cast(pa.int64()).fill_null(NAT).to_numpy(zero_copy_only=False)
+        else:
+            read[column] = values.to_numpy(zero_copy_only=False)
+    return Batch(rows, read)
+
+
+def _integers(values: pa.Array) -> Int[np.ndarray, "n"]:
+    numbers: np.ndarray = values.fill_null(-1).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    return values.cast(pa.string()) if pa.types.is_dictionary(values.type) else values
+
+
+def _text(values: pa.Array, some: np.ndarray | None) -> Text:
+    rows = None if some is None else np.flatnonzero(some)
+    chosen = values if rows is None else values.take(pa.array(rows))
+    encoded = chosen if pa.types.is_dictionary(chosen.type) else chosen.dictionary_encode()
+    code = _integers(encoded.indices).astype(np.int32)
+    words = tuple("" if word is None else str(word) for word in encoded.dictionary.to_pylist())
+    if rows is None:
+        return Text(code, words)
+    everywhere = np.full(len(values), -1, dtype=np.int32)
+    everywhere[rows] = code
+    return Text(everywhere, words)
