@@ -15,12 +15,13 @@ from cohort import artifact, build
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
-from ope import estimates, importance, interval, overlap
+from ope import estimates, importance, interval, overlap, self_test
 from ope import gates as gating
 from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample, evaluate
 from ope.gates import Gate, GateConfig
 from ope.interval import Interval
 from ope.overlap import Overlap
+from ope.self_test import Check
 from ope.trajectories import attainable, pad
 from policy import behaviour as behaviour_model
 
@@ -81,7 +82,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
         A JSON-serialisable document::
 
             version, seed, config, gates {config, sha256}, cohort {digest, split, patients, episodes, decisions},
-            behaviour {gate}, clinicians {estimate}, verdict {policy, verdict, binding: gate},
+            self_test [check], behaviour {gate}, clinicians {estimate}, verdict {policy, verdict, binding: gate},
             policies {name: {kind: learned | control, digest, overlap, gates [gate], estimates [estimate],
             against {clinicians | bc: [estimate of the difference]}, minimum_detectable, verdict, binding: gate}}
 
@@ -97,7 +98,8 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
     for name, path in policies.items():
         require_apart(name, path, cohort_dir)
     episodes = build.episodes(cohort_dir, "evaluate")
-    setting = _setting(episodes, config, seed)
+    checks = self_test.run()
+    setting = _setting(episodes, checks, config, seed)
     clinicians = _clinicians(setting)
     findings = {name: _assess(answers, setting) for name, answers in _subjects(policies, episodes.n_actions)}
     entries = {name: _entry(name, findings, clinicians, setting) for name in findings}
@@ -115,6 +117,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             "episodes": episodes.n_episodes,
             "decisions": episodes.n,
         },
+        "self_test": [_plain(check) for check in checks],
         "behaviour": {"gate": _plain(setting.calibration)},
         "clinicians": {"estimate": _plain(clinicians.estimates[0])},
         "policies": entries,
@@ -145,6 +148,7 @@ class _Setting:
     config: EvaluationConfig
     seed: int
     allowed: tuple[float, float]
+    self_test: Gate
     calibration: Gate
     cut: int
     """Episodes that are cut off."""
@@ -162,7 +166,7 @@ class _Finding:
     estimates: tuple[Estimate, ...]
 
 
-def _setting(episodes: Episodes, config: EvaluationConfig, seed: int) -> _Setting:
+def _setting(episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int) -> _Setting:
     behaviour = behaviour_model.cross_fit(episodes, seed=seed)
     worst = float(overlap.calibration_error(behaviour, episodes.action).max())
     return _Setting(
@@ -171,6 +175,7 @@ def _setting(episodes: Episodes, config: EvaluationConfig, seed: int) -> _Settin
         config=config,
         seed=seed,
         allowed=attainable(episodes, config.gamma),
+        self_test=gating.check_self_test([check.name for check in checks if not check.passed], len(checks)),
         calibration=gating.check_calibration(worst, config.gates),
         cut=int((~episodes.terminated).sum()),
         spread=float(episodes.returns_to_go(config.gamma)[episodes.start].std()),
@@ -203,7 +208,9 @@ def _assess(answers: _Answers, setting: _Setting) -> _Finding:
     shared = overlap.measure(t, episodes.patient, unsupported)
     chosen = {name: ESTIMATORS[name] for name in config.estimators}
     found = estimates.sample(t, episodes, chosen, config.n_bootstrap, setting.seed)
-    return _finding(shared, [*gating.check_overlap(shared, config.gates), setting.calibration], found, setting)
+    return _finding(
+        shared, [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration], found, setting
+    )
 
 
 def _finding(shared: Overlap, gates: Sequence[Gate], found: Mapping[str, Sample], setting: _Setting) -> _Finding:
@@ -295,7 +302,7 @@ def _overall(
     return {"policy": main, "verdict": entries[main]["verdict"], "binding": entries[main]["binding"]}
 
 
-def _plain(record: Estimate | Gate | Overlap) -> dict[str, Any]:
+def _plain(record: Estimate | Gate | Overlap | Check) -> dict[str, Any]:
     """A record's fields for JSON, which has no infinity: those become null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value

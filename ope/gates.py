@@ -115,6 +115,14 @@ def check_calibration(worst: float, config: GateConfig) -> Gate:
     return _at_most("behaviour_calibration", worst, config.max_calibration_error, text)
 
 
+def check_self_test(failed: Sequence[str], n_oracles: int) -> Gate:
+    """Whether the estimators still solve the problems with known answers."""
+    text = (
+        f"{len(failed)} of {n_oracles} self-tests failed ({', '.join(failed)})" if failed else "all self-tests passed"
+    )
+    return _at_most("self_test", len(failed), 0, text)
+
+
 def check_range(value: float, allowed: tuple[float, float]) -> Gate:
     """Whether a value is one that the rewards allow."""
     slack = 1e-6 * (1 + abs(allowed[0]) + abs(allowed[1]))
@@ -165,8 +173,8 @@ def _at_least(code: str, value: float | int, limit: float | int, found: str) -> 
     return Gate(code, float(value), f">= {limit:g}", bool(value >= limit), text, float(room))
 
 
-def _at_most(code: str, value: float, limit: float, found: str) -> Gate:
-    text, room = f"{found}, at most {limit:g} allowed", 1 - value / limit
+def _at_most(code: str, value: float | int, limit: float | int, found: str) -> Gate:
+    text, room = f"{found}, at most {limit:g} allowed", 1 - value / limit if limit else float("inf")
     return Gate(code, float(value), f"<= {limit:g}", bool(value <= limit), text, float(room))
 
 
