@@ -43,11 +43,11 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "guideline": Style(0.34, 66.0, 55.0, 1.4, 1.4, 1.0, 0.70, 0.01),
-    "liberal": Style(0.24, 66.0, 51.0, 2.6, 1.4, 0.2, 0.70, 0.01),
-    "restrictive": Style(0.15, 67.0, 58.0, 0.2, 0.8, 0.8, 0.70, 0.01),
-    "late": Style(0.17, 61.0, 46.0, 1.9, 1.8, 0.3, 0.70, 0.01),
-    "erratic": Style(0.10, 70.0, 54.0, 1.5, 0.6, 0.2, 1.10, 0.10),
+    "guideline": Style(0.28, 66.0, 55.0, 1.4, 1.4, 1.0, 0.70, 0.01),
+    "liberal": Style(0.26, 66.0, 51.0, 2.6, 1.4, 0.2, 0.70, 0.01),
+    "restrictive": Style(0.13, 67.0, 58.0, 0.2, 0.8, 0.8, 0.70, 0.01),
+    "late": Style(0.22, 61.0, 46.0, 1.9, 1.8, 0.3, 0.70, 0.01),
+    "erratic": Style(0.11, 70.0, 54.0, 1.5, 0.6, 0.2, 1.10, 0.10),
 }
 """An attending's style holds for a shift; the next shift's is drawn anew."""
 

@@ -156,7 +156,7 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
     age = (population.age_years - 64.5) / 16.5
     load = population.condition.sum(axis=1) - 3.3
     infected = population.infected
-    insult = np.where(infected, 0.95 * np.exp(0.80 * normal[0]), 0.42 * np.exp(0.85 * normal[0]))
+    insult = np.where(infected, 1.10 * np.exp(0.72 * normal[0]), 0.48 * np.exp(0.85 * normal[0]))
     frailty = 0.55 * age + 0.18 * load + 0.4 * has["metastatic_cancer"] + 0.45 * normal[1]
     reserve = 1.08 - 0.30 * has["congestive_heart_failure"] - 0.08 * has["valvular"] - 0.04 * age + 0.12 * normal[2]
     kidney = 1.0 - 0.45 * has["renal_failure"] - 0.05 * age + 0.08 * normal[3]
@@ -166,7 +166,7 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
         male=population.sex_male,
         weight_kg=population.weight_kg,
         reserve=np.clip(reserve, 0.35, 1.35),
-        set_point=89.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
+        set_point=91.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
         chronic_kidney=np.clip(kidney, 0.12, 1.2),
         chronic_lung=np.clip(1.0 - 0.22 * has["chronic_pulmonary"] + 0.08 * normal[5], 0.45, 1.1),
         liver=np.clip(1.0 - 0.5 * has["liver_disease"] + 0.06 * normal[6], 0.2, 1.2),
@@ -315,9 +315,9 @@ def step(
     hurt = injuries(signs, latent, traits, vasopressor)
     shock = hurt["pressure"] + 0.9 * hurt["flow"] + hurt["constriction"]
     water = _water(latent, traits, signs, fluid_ml_h)
-    organs = _organs(latent, traits, signs, hurt, shock, hour, vasopressor, normal)
-    blood = _blood(latent, traits, signs, shock, fluid_ml_h, normal)
-    breath = _breath(latent, traits, signs, organs, vasopressor, uniform)
+    organs = _organs(latent, traits, hurt, shock, hour, vasopressor, normal)
+    blood = _blood(latent, traits, shock, fluid_ml_h, normal)
+    breath = _breath(latent, signs, organs, vasopressor, uniform)
     fresh = {
         "tolerance": latent.tolerance + 0.045 * (np.minimum(vasopressor / 0.35, 1) - latent.tolerance),
         "fibrillation": _rhythm(latent, traits, vasopressor, uniform),
@@ -356,7 +356,6 @@ def _water(latent: Latent, traits: Traits, signs: Signs, fluid_ml_h: np.ndarray)
 def _organs(
     latent: Latent,
     traits: Traits,
-    signs: Signs,
     hurt: dict[str, np.ndarray],
     shock: np.ndarray,
     hour: int,
@@ -367,7 +366,7 @@ def _organs(
     source = traits.peak * np.where(since > 0, np.exp(-traits.clearance * np.maximum(since, 0)), np.exp(since / 14.0))
     drive = source + 0.10 * latent.damage + 0.05 * latent.limb  # a failing gut keeps inflammation going
     inflammation = np.maximum(latent.inflammation + 0.12 * (drive - latent.inflammation) + 0.03 * normal[3], 0)
-    harm = 0.062 * shock + 0.034 * hurt["hypoxia"] + 0.020 * hurt["congestion"] + 0.010 * latent.limb
+    harm = 0.068 * shock + 0.036 * hurt["hypoxia"] + 0.020 * hurt["congestion"] + 0.010 * latent.limb
     fatigue = 1 - 0.16 * _saturating(inflammation) - 0.05 * np.minimum(latent.damage, 4) / 2
     strain = 0.25 * np.maximum(vasopressor - 0.3, 0)
     heal = traits.chronic_kidney * (1 - 0.12 * np.minimum(inflammation, 3))
@@ -410,7 +409,7 @@ def _organs(
 
 
 def _blood(
-    latent: Latent, traits: Traits, signs: Signs, shock: np.ndarray, fluid_ml_h: np.ndarray, normal: np.ndarray
+    latent: Latent, traits: Traits, shock: np.ndarray, fluid_ml_h: np.ndarray, normal: np.ndarray
 ) -> dict[str, np.ndarray]:
     male = np.where(traits.male, 1.0, 0.8)
     dilution = fluid_ml_h / 1000.0
@@ -454,7 +453,6 @@ def _blood(
 
 def _breath(
     latent: Latent,
-    traits: Traits,
     signs: Signs,
     organs: dict[str, np.ndarray],
     vasopressor: np.ndarray,
@@ -492,7 +490,7 @@ def _stable(latent: Latent, signs: Signs, vasopressor: np.ndarray, ventilated: n
 
 def death_hazard(latent: Latent, traits: Traits, signs: Signs) -> Float[np.ndarray, "n"]:
     """Deaths per hour: organ damage first, then what is about to stop the heart."""
-    log_hazard = -10.1 + 1.45 * latent.damage + 0.45 * traits.frailty
+    log_hazard = -10.6 + 1.55 * latent.damage + 0.45 * traits.frailty
     log_hazard = log_hazard + 0.9 * np.maximum(50.0 - signs.map, 0) / 8.0 + 0.8 * np.maximum(84.0 - signs.spo2, 0) / 6.0
     log_hazard = log_hazard + 0.15 * np.maximum(latent.lactate - 4.0, 0) + 0.4 * np.minimum(latent.limb, 3)
     return np.minimum(np.exp(log_hazard), 2.0)
@@ -521,7 +519,7 @@ def ends(
 
 def ward_death_probability(latent: Latent, traits: Traits) -> Float[np.ndarray, "n"]:
     """Probability of dying in hospital after leaving the ICU in this state."""
-    return 1 / (1 + np.exp(4.4 - 1.25 * latent.damage - 0.65 * traits.frailty))
+    return 1 / (1 + np.exp(4.8 - 1.35 * latent.damage - 0.65 * traits.frailty))
 
 
 def year_death_probability(latent: Latent, traits: Traits) -> Float[np.ndarray, "n"]:

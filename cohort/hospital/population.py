@@ -177,7 +177,7 @@ def sample(n: int, first_stay: int, rng: np.random.Generator) -> Population:
 
 
 def link(population: Population, left_alive: Bool[np.ndarray, "n"]) -> Population:
-    """Give a returning patient's stays one subject id where the earlier stay was left alive; others are new patients."""
+    """Give a returning patient's stays one subject id where the earlier one was left alive; others are new patients."""
     back = population.returns_from
     same = (back >= 0) & left_alive[np.maximum(back, 0)]
     subject = population.subject_id.copy()
@@ -228,7 +228,7 @@ def _earlier(returns_from: np.ndarray, intime: np.ndarray, number: np.ndarray, r
 
 def _codes(condition: np.ndarray, infected: np.ndarray, earlier: Earlier, rng: np.random.Generator) -> Codes:
     """Own admissions carry every condition; earlier ones each recorded three quarters of them."""
-    n, c = condition.shape
+    c = condition.shape[1]
     stay, which = np.nonzero(condition)
     past = condition[earlier.stay] & (rng.random((len(earlier.stay), c)) < 0.75)
     past_row, past_which = np.nonzero(past)

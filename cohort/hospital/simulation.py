@@ -12,7 +12,7 @@ from pydantic import Field
 from cohort.actions import bin_of
 from cohort.config import Config
 from cohort.errors import ConfigError
-from cohort.hospital import charting, clinicians, infusions, layout, physiology, population, truth
+from cohort.hospital import charting, clinicians, events, infusions, layout, physiology, population, truth
 from cohort.hospital.charting import ChartingConfig
 from cohort.hospital.clinicians import WINDOW_HOURS, Reading
 from cohort.hospital.physiology import Arrays, Latent, Signs, Traits
@@ -97,7 +97,7 @@ class Record:
     """What is charted of a shard while it runs."""
 
     bedside: charting.Bedside
-    events: list[charting.Events] = field(default_factory=list)
+    charted: list[events.Events] = field(default_factory=list)
     given: list[infusions.Infusions] = field(default_factory=list)
 
 
@@ -219,12 +219,13 @@ def simulate(
 
 
 def charted_rows(record: Record, out_hour: Float[np.ndarray, "n"]) -> layout.Rows:
-    """All rows charted so far; a ventilation that still runs ends at `out_hour`."""
-    return layout.Rows(
-        charting.concatenate(record.events),
+    """All rows charted before `out_hour`; a ventilation that still runs ends then."""
+    charted = layout.Rows(
+        events.concatenate(record.charted),
         infusions.concatenate(record.given),
         charting.ventilation(record.bedside, out_hour),
     )
+    return layout.trim(charted, out_hour)
 
 
 class DecisionLog:
@@ -338,12 +339,12 @@ class _Run:
         after = physiology.step(
             latent, traits, signs, hour, doses.fluid_ml_h, doses.vasopressor_ug_kg_min, normal, uniform
         )
-        events = physiology.ends(after, traits, signs, hour, (self.intime_hour[rows] + hour) % 24, uniform)
+        ended = physiology.ends(after, traits, signs, hour, (self.intime_hour[rows] + hour) % 24, uniform)
         self.latent.put(rows, after)
-        gone = rows[events.died | events.discharged]
-        self.died[rows] = events.died
+        gone = rows[ended.died | ended.discharged]
+        self.died[rows] = ended.died
         self.present[gone] = False
-        self.out_minute[gone] = hour * 60 + events.minute[events.died | events.discharged]
+        self.out_minute[gone] = hour * 60 + ended.minute[ended.died | ended.discharged]
 
     def chart(self, hour: int, rows: np.ndarray) -> None:
         assert self.record is not None
@@ -352,11 +353,11 @@ class _Run:
         there[rows] = True
         values = physiology.values(self.latent, self.shard.traits, self.signs)
         on = self.doses.vasopressor_ug_kg_min > 0
-        self.record.bedside, events = charting.hour(
+        self.record.bedside, made = charting.hour(
             self.record.bedside, hour, there, values, physiology.severity(self.latent, self.signs, on), on,
             self.latent.ventilated > 0.5, self.shard.config.charting, self.shard.rng(hour, _CHART),
         )  # fmt: skip
-        self.record.events.append(events)
+        self.record.charted.append(made)
 
     def close_window(self, hour: int) -> None:
         """Write down what the window that ends now gave, to those who were there and for as long as they were."""
@@ -364,7 +365,8 @@ class _Run:
             return
         minutes = np.clip(self.out_minute - self.opened * 60, 0, (hour - self.opened) * 60)
         self.record.bedside, given = infusions.infuse(
-            self.record.bedside, self.opened, minutes, self.doses.fluid_ml_h * minutes / 60.0, drug_rates(self.shard, self.doses),
+            self.record.bedside, self.opened, minutes, self.doses.fluid_ml_h * minutes / 60.0,
+            drug_rates(self.shard, self.doses),
             self.shard.config.charting, self.shard.rng(self.opened, _INFUSE),
         )  # fmt: skip
         self.record.given.append(given)
