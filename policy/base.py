@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 LEARNERS: dict[str, str] = {
     "bc": "policy.bc",
+    "filtered_bc": "policy.filtered_bc",
+    "awr": "policy.awr",
+    "awac": "policy.awac",
     "iql": "policy.iql",
+    "conservative_iql": "policy.conservative_iql",
 }
 """Name -> module with `Config` and `fit(episodes, config, seed, session)`."""
 

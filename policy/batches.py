@@ -1,6 +1,7 @@
 """Batches: transitions as contiguous tensors, and minibatches drawn from them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,12 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cohort.episodes import Episodes
-from cohort.errors import ConfigError
+from cohort.errors import ConfigError, InputError
 from cohort.scaler import Scaler, fit
 
 BLOCK = 256
 """Minibatches drawn together; row numbers depend on (seed, update) alone, so a resumed run repeats them."""
 STREAM = 0x6261
+
+Truncated = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Prepared:
 
     episodes: Episodes
     """The training episodes, those held out taken away."""
+    held_episodes: Episodes | None
     scaler: Scaler
     reward_scale: float
     fit: Data
@@ -106,7 +110,7 @@ def prepare(episodes: Episodes, holdout: float, gamma: float, seed: int, device:
     scaler = kept.scaler if kept.scaler is not None else fit(kept.state)
     scale = reward_scale(kept, gamma)
     held_data = None if held is None else data(held, scaler, scale, device)
-    return Prepared(kept, scaler, scale, data(kept, scaler, scale, device), held_data, device)
+    return Prepared(kept, held, scaler, scale, data(kept, scaler, scale, device), held_data, device)
 
 
 def data(episodes: Episodes, scaler: Scaler, reward_scale: float = 1.0, device: str = "cpu") -> Data:
@@ -139,6 +143,26 @@ def take(source: Data, row: Int[Tensor, "b"]) -> Batch:
         source.alive.index_select(0, row),
         row,
     )
+
+
+def everything(source: Data) -> Batch:
+    """All transitions, as one batch."""
+    return take(source, torch.arange(source.n, device=source.action.device))
+
+
+def complete(episodes: Episodes, truncated: Truncated) -> tuple[Episodes, int]:
+    """Episodes whose returns are known, and how many were dropped because they were cut off.
+
+    Raises:
+        InputError: `truncated` is "refuse" and there are some, or none remain.
+    """
+    cut = int((~episodes.terminated).sum())
+    if cut and truncated == "refuse":
+        raise InputError(
+            f"episodes: {cut} of {episodes.n_episodes} were cut off, so their returns are not known; "
+            "set truncated: drop, or end episodes at the horizon"
+        )
+    return (episodes.select(episodes.terminated), cut) if cut else (episodes, 0)
 
 
 def split(episodes: Episodes, fraction: float, seed: int, smallest: int = 20) -> tuple[Episodes, Episodes | None]:

@@ -101,7 +101,7 @@ def update_q(
 
 def held_out_critic(pair: Critic, held: Data, config: CriticConfig) -> dict[str, float]:
     """TD and expectile losses on held-out transitions; `critic`, their sum, decides when to stop."""
-    every = batches.take(held, torch.arange(held.n, device=held.action.device))
+    every = batches.everything(held)
     values = pair.value.net.forward(every.pair, keep=False)[0, :, 0].clone()
     target = every.reward + config.gamma * every.alive * values[held.n :]
     q = losses.chosen(pair.q.net.forward(every.state, keep=False), every.action)

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Session:
     checkpoint: Path | None = None
     """File to write at every evaluation and to resume from where it exists."""
     device: str = "cpu"
+
+    def named(self, stage: str) -> "Session":
+        """The session of one stage of a training run: a checkpoint of its own."""
+        file = self.checkpoint
+        return self if file is None else replace(self, checkpoint=file.with_name(f"{file.stem}-{stage}{file.suffix}"))
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from cohort.episodes import Episodes
+from policy.base import Policy
 
 SMALL = {
     "hidden": (32,),
-    "batch": 64,
-    "learning_rate": 3e-3,
-    "updates": 1500,
+    "batch": 48,
+    "learning_rate": 1e-2,
+    "updates": 500,
     "holdout": 0.0,
     "gamma": 1.0,
 }
 """Training options under which a probe takes about a second."""
+
+CLINICIANS = {
+    "hidden": (16,),
+    "batch": 48,
+    "learning_rate": 1e-2,
+    "updates": 400,
+    "evaluate_every": 100,
+    "min_updates": 0,
+    "holdout": 0.0,
+}
+"""The same for a behaviour model."""
+
+OWN_OPTIONS: dict[str, dict[str, object]] = {
+    "awac": {"target_rate": 0.05},
+    "iql": {"target_rate": 0.05},
+    "conservative_iql": {"target_rate": 0.05, "behaviour": CLINICIANS},
+}
+
+
+def small(name: str) -> dict[str, object]:
+    """Training options of the learner called `name` for a probe."""
+    return SMALL | OWN_OPTIONS.get(name, {})
 
 
 @dataclass(frozen=True)
@@ -55,11 +78,20 @@ def stitching(copies: int = 30) -> tuple[Episodes, dict[str, np.ndarray]]:
     return graph(STITCHING, copies)
 
 
-def stitched_return(probs: dict[str, np.ndarray]) -> float:
-    """The return of walking greedily from s1, given each state's action probabilities over actions seen there."""
-    if probs["s1"][1] > probs["s1"][0]:
+def greedy_return(policy: Policy) -> float:
+    """The return of walking from s1 by the likeliest action; every action there was seen in the data."""
+    _, state = stitching(1)
+    first, second = policy.probs(np.stack([state["s1"], state["s3"]]))
+    if first[1] > first[0]:
         return 5.0
-    return 10.0 if probs["s3"][1] > probs["s3"][0] else 3.0
+    return 10.0 if second[1] > second[0] else 3.0
+
+
+def expected_return(policy: Policy) -> float:
+    """The mean return of walking from s1 by the policy's own probabilities."""
+    _, state = stitching(1)
+    first, second = policy.probs(np.stack([state["s1"], state["s3"]]))
+    return float(first[1] * 5.0 + first[0] * (second[0] * 3.0 + second[1] * 10.0))
 
 
 def constant_value(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ import policy
 from cohort.errors import ConfigError
 from tests import probes
 
-SMALL = probes.SMALL | {"target_rate": 0.02}
+SMALL = probes.SMALL | {"target_rate": 0.05}
 
 
 def test_constant_reward_gives_its_value() -> None:

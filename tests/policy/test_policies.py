@@ -14,6 +14,15 @@ from tests import probes
 TINY = {"hidden": (16,), "batch": 32, "updates": 30, "evaluate_every": 10, "min_updates": 0}
 
 
+CLINICIANS = probes.CLINICIANS | {"updates": 30}
+
+
+def tiny(name: str) -> dict[str, object]:
+    """Options for a few updates of any learner."""
+    own: dict[str, dict[str, object]] = {"conservative_iql": {"behaviour": CLINICIANS, "eps": 0.01, "target_kl": 0.01}}
+    return TINY | own.get(name, {})
+
+
 @pytest.fixture(scope="module")
 def ward():  # type: ignore[no-untyped-def]
     return probes.clinic()
@@ -21,7 +30,7 @@ def ward():  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_rows_sum_to_one_and_a_saved_policy_is_exact(name: str, ward, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    fitted = policy.fit(name, ward, TINY)
+    fitted = policy.fit(name, ward, tiny(name))
     probs = fitted.probs(ward.state)
     assert probs.shape == (ward.n, ward.n_actions)
     assert probs.dtype == np.float32
@@ -43,10 +52,10 @@ def test_interrupted_training_resumes_bit_for_bit(name: str, ward, tmp_path: Pat
             raise Interrupted
 
     file = tmp_path / "checkpoint.safetensors"
-    whole = policy.fit(name, ward, TINY)
+    whole = policy.fit(name, ward, tiny(name))
     with pytest.raises(Interrupted):
-        policy.fit(name, ward, TINY, session=Session(progress=interrupt, checkpoint=file))
-    resumed = policy.fit(name, ward, TINY, session=Session(checkpoint=file))
+        policy.fit(name, ward, tiny(name), session=Session(progress=interrupt, checkpoint=file))
+    resumed = policy.fit(name, ward, tiny(name), session=Session(checkpoint=file))
     assert np.array_equal(resumed.probs(ward.state), whole.probs(ward.state))
     assert [row["update"] for row in resumed.curves] == [row["update"] for row in whole.curves]
 
@@ -54,7 +63,7 @@ def test_interrupted_training_resumes_bit_for_bit(name: str, ward, tmp_path: Pat
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_state_that_is_not_finite_is_refused(name: str, bad: float, ward) -> None:  # type: ignore[no-untyped-def]
-    fitted = policy.fit(name, ward, TINY | {"updates": 1})
+    fitted = policy.fit(name, ward, tiny(name) | {"updates": 1})
     state = ward.state[:2].copy()
     state[1, 0] = bad
     with pytest.raises(InputError, match="1 of 2 rows"):
@@ -116,10 +125,10 @@ def test_an_unknown_key_is_refused(ward) -> None:  # type: ignore[no-untyped-def
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_action_is_no_choice(name: str) -> None:
     with pytest.raises(ConfigError, match="at least 2"):
-        policy.fit(name, probes.clinic(n_actions=1), TINY)
+        policy.fit(name, probes.clinic(n_actions=1), tiny(name))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_episodes_of_length_one_train(name: str) -> None:
-    fitted = policy.fit(name, probes.clinic(steps=1), TINY | {"updates": 3})
+    fitted = policy.fit(name, probes.clinic(steps=1), tiny(name) | {"updates": 3})
     assert fitted.probs(np.zeros((1, 6))).shape == (1, 4)

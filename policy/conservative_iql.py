@@ -1,0 +1,61 @@
+"""Conservative IQL, the main method: IQL's critic, extracted within clinicians' support at a stated divergence."""
+
+from dataclasses import replace
+
+from cohort.episodes import Episodes
+from policy import batches, behaviour, iql, masked, train
+from policy.batches import Batch
+from policy.behaviour import BehaviourConfig
+from policy.iql import Critic, CriticConfig
+from policy.masked import ExtractionConfig
+from policy.served import NetworkPolicy
+from policy.train import Session
+
+
+class Config(CriticConfig, ExtractionConfig):
+    """The critic, the support mask and the divergence."""
+
+    behaviour: BehaviourConfig = BehaviourConfig()
+    """The clinicians' factor."""
+
+
+def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> NetworkPolicy:
+    """Fit the behaviour factor, then the critic, then the temperature that meets `target_kl` on training states.
+
+    Raises:
+        InputError: `target_kl` is infeasible; where no critic could reach it, before the critic is trained.
+    """
+    prepared = batches.prepare(episodes, config.holdout, config.gamma, seed, session.device)
+    clinicians = behaviour.fit(
+        replace(episodes, scaler=prepared.scaler), config.behaviour, seed, session.named("behaviour")
+    )
+    masked.require_feasible(clinicians, prepared.episodes.state, config)
+    with train.one_thread():
+        pair = iql.critic(prepared, config, seed)
+        task = train.Task(
+            {"value": pair.value, "q": pair.q},
+            lambda batch, report: _update(pair, batch, config, report),
+            lambda held: iql.held_out_critic(pair, held, config),
+            {"critic": ("value", "q")},
+        )
+        curves = train.run(task, prepared, config, seed, session)
+    critic_only = NetworkPolicy(
+        learner="iql",
+        config=config.model_dump(mode="json"),
+        rule="greedy",
+        scaler=prepared.scaler,
+        features=episodes.features,
+        n_actions=episodes.n_actions,
+        critic=pair.q.net.freeze(),
+        reward_scale=prepared.reward_scale,
+        curves=curves,
+    )
+    state = prepared.episodes.state
+    return masked.extract(critic_only, clinicians, state, config, "conservative_iql")
+
+
+def _update(pair: Critic, batch: Batch, config: Config, report: bool) -> dict[str, float]:
+    _, u = iql.update_value(pair, batch, config)
+    following = pair.value.net.forward(batch.next_state, keep=False)[0, :, 0]
+    q, target = iql.update_q(pair, batch, following, config)
+    return iql.training_losses(q, target, u, batch, config) if report else {}
