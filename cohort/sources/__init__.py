@@ -23,7 +23,7 @@ class SourceConfig(Config):
     workers: int = Field(default=1, ge=1, le=64)
     """Processes over the shards; they do not change the result."""
     memory_mb: int = Field(default=1024, ge=256, le=262_144)
-    """DuckDB's memory limit."""
+    """What reading may take: blocks of a 64th of it are read at a time. A process needs about 400 bytes a shard's row."""
 
 
 def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int, int], None] | None = None) -> Counts:
@@ -44,6 +44,6 @@ def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int,
     Raises:
         InputError: a required table or column is missing, of a wrong type, unreadable, or damaged.
     """
-    from cohort.sources import shards  # DuckDB is loaded only where tables are read
+    from cohort.sources.shards import ingest as read  # Arrow is loaded only where tables are read
 
-    return shards.ingest(root, out, config, import_module(SOURCES[config.kind]), progress)
+    return read(root, out, config, import_module(SOURCES[config.kind]), progress)

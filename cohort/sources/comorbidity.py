@@ -51,7 +51,8 @@ def by_admission(diagnoses: pd.DataFrame) -> "pd.Series[int]":
 
 def count(bits: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """How many categories are set in each."""
-    return np.bitwise_count(bits).astype(float)
+    number: np.ndarray = np.bitwise_count(bits).astype(np.float64)
+    return number
 
 
 def _prefixes(row: Codes, version: int) -> tuple[str, ...]:

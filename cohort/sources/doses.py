@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from cohort import concepts
 from cohort.sources import items
-from cohort.sources.measurements import HOUR, NAT, codes, id_table
+from cohort.sources.measurements import HOUR, MINUTE, NAT, categorical, codes, id_table
 from cohort.tables import Counts
 
 DRUGS = (
@@ -38,13 +38,15 @@ class Orders:
     """The row's own weight in kg, NaN where there is none."""
     order: Int[np.ndarray, "n"]
     """Order id, -1 where there is none."""
+    link: Int[np.ndarray, "n"]
+    """The first order of the chain that an order continues, -1 where there is none."""
 
     def __getitem__(self, rows: np.ndarray) -> "Orders":
         columns = (self.stay, self.item, self.start, self.end, self.amount, self.amount_unit, self.rate, self.rate_unit)
         stay, item, start, end, amount, amount_unit, rate, rate_unit = (column[rows] for column in columns)
         return Orders(
             self.table, stay, item, start, end, amount, amount_unit, self.amount_units, rate, rate_unit,
-            self.rate_units, self.weight[rows], self.order[rows],
+            self.rate_units, self.weight[rows], self.order[rows], self.link[rows],
         )  # fmt: skip
 
 
@@ -125,14 +127,14 @@ def frame(
     return pd.DataFrame(
         {
             "stay_id": left.stay.astype(np.int64),
-            "drug": pd.Categorical.from_codes(code[kept], categories=DRUGS),
+            "drug": categorical(code[kept], DRUGS),
             "item_id": left.item.astype(np.int64),
             "start": left.start.view("datetime64[us]"),
             "end": left.end.view("datetime64[us]"),
             "rate": left.rate,
-            "rate_unit": pd.Categorical.from_codes(left.rate_unit, categories=left.rate_units),
+            "rate_unit": categorical(left.rate_unit, left.rate_units),
             "amount": left.amount,
-            "amount_unit": pd.Categorical.from_codes(left.amount_unit, categories=left.amount_units),
+            "amount_unit": categorical(left.amount_unit, left.amount_units),
             "normalised_rate": rate[kept],
             "weight_kg": weight[kept],
             "weight_assumed": assumed[kept],
@@ -160,11 +162,11 @@ def _sound(orders: Orders, counts: Counts) -> Orders:
 def _clipped_end(orders: Orders, counts: Counts) -> Int[np.ndarray, "n"]:
     """Each row's end, brought forward to the next start of the same order of the same item where they overlap."""
     end = orders.end.copy()
-    order = np.lexsort((end, orders.start, orders.order, orders.item, orders.stay))
+    order = np.lexsort((end, orders.start, orders.link, orders.item, orders.stay))
     if len(order) < 2:
         return end
     now, later = order[:-1], order[1:]
-    same = (orders.order[now] == orders.order[later]) & (orders.order[now] >= 0)
+    same = (orders.link[now] == orders.link[later]) & (orders.link[now] >= 0)
     same &= (orders.item[now] == orders.item[later]) & (orders.stay[now] == orders.stay[later])
     overlap = same & (orders.start[later] < end[now])
     whole = overlap & (orders.start[later] <= orders.start[now])
@@ -183,7 +185,8 @@ def _fluid_rate(orders: Orders, compiled: _Compiled, counts: Counts) -> Float[np
     nothing = np.isnan(orders.amount) & np.isnan(orders.rate)
     _add(counts, orders.table, "fluid: neither amount nor rate", nothing)
     _add(counts, orders.table, "fluid: unit not known", np.isnan(rate) & ~nothing)
-    return rate * compiled.factor[orders.item]
+    tonic: np.ndarray = rate * compiled.factor[orders.item]
+    return tonic
 
 
 def _amount_ml(orders: Orders, compiled: _Compiled) -> Float[np.ndarray, "n"]:
@@ -194,7 +197,8 @@ def _amount_ml(orders: Orders, compiled: _Compiled) -> Float[np.ndarray, "n"]:
     for names, table in (({"meq", "meq."}, compiled.ml_per_meq), ({"grams", "gram", "g"}, compiled.ml_per_gram)):
         named = np.array([*(unit in names for unit in spelt), False])[orders.amount_unit]
         factor = np.where(named, table[orders.item], factor)
-    return orders.amount * factor
+    millilitres: np.ndarray = orders.amount * factor
+    return millilitres
 
 
 def _ml_per_hour(spellings: tuple[str, ...]) -> Float[np.ndarray, "units"]:
@@ -209,10 +213,13 @@ def _drug_rate(
     micrograms, units_per_minute, per_kg = _rate_units(orders.rate_units)
     vasopressin = code == DRUGS.index("vasopressin")
     gain = np.where(vasopressin, units_per_minute[orders.rate_unit], micrograms[orders.rate_unit])
-    missing = np.isnan(orders.rate)
-    _add(counts, orders.table, "drug: rate missing", missing)
-    _add(counts, orders.table, "drug: unit not known", np.isnan(gain) & ~missing)
     rate = orders.rate * gain
+    poured = np.isnan(orders.rate) & ~np.isnan(orders.amount)
+    rate = np.where(poured, _rate_of_amount(orders, vasopressin), rate)
+    missing = np.isnan(orders.rate) & ~poured
+    _add(counts, orders.table, "drug: neither amount nor rate", missing)
+    _add(counts, orders.table, "drug: unit not known", np.isnan(rate) & ~missing)
+    _add(counts, orders.table, "drug: no rate, its amount over its duration used", poured & ~np.isnan(rate))
     fast = vasopressin & (rate > items.units().vasopressin_limit_u_min)
     fast &= units_per_minute[orders.rate_unit] == 1
     _add(counts, orders.table, "vasopressin: U/min above 0.2 read as U/h", fast)
@@ -220,9 +227,19 @@ def _drug_rate(
     unweighed = (orders.weight == 1) & (micrograms[orders.rate_unit] == 1000) & per_kg[orders.rate_unit] & ~vasopressin
     _add(counts, orders.table, "drug: mg/kg/min beside a weight of 1 read as ug/kg/min", unweighed)
     rate = np.where(unweighed, rate / 1000, rate)
-    divided = ~vasopressin & ~per_kg[orders.rate_unit] & ~np.isnan(rate)
+    divided = ~vasopressin & (~per_kg[orders.rate_unit] | poured) & ~np.isnan(rate)
     weight, assumed = _weight(orders, divided, weights, counts)
     return np.where(divided, rate / weight, rate), weight, assumed
+
+
+def _rate_of_amount(orders: Orders, vasopressin: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """ug/min (vasopressin U/min) of amounts over their durations, NaN where the unit is not known."""
+    spelt = [items.spelling(unit) for unit in orders.amount_units]
+    mass = np.array([*({"mg": 1000.0, "mcg": 1.0, "ug": 1.0}.get(unit, np.nan) for unit in spelt), np.nan])
+    international = np.array([*(1.0 if unit in {"units", "u", "unit"} else np.nan for unit in spelt), np.nan])
+    one = np.where(vasopressin, international[orders.amount_unit], mass[orders.amount_unit])
+    rate: np.ndarray = orders.amount * one / ((orders.end - orders.start) / MINUTE)
+    return rate
 
 
 def _weight(
@@ -245,7 +262,8 @@ def plausible_weight(kg: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 
 @lru_cache(maxsize=8)
 def _compile(drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...]) -> _Compiled:
-    code = {i: DRUGS.index(group.drug) for group in (*drugs, *fluids) for i in group.ids}
+    code = {i: DRUGS.index(group.drug) for group in drugs for i in group.ids}
+    code |= {i: DRUGS.index(group.drug) for group in fluids for i in group.ids}
     drug_of = id_table(code)
     factor, per_meq, per_gram = (np.full(len(drug_of), np.nan) for _ in range(3))
     for group in fluids:

@@ -25,8 +25,7 @@ from cohort.tables import Counts
 
 FOLDERS = ("", "hosp", "icu")
 ENDINGS = (".parquet", ".csv.gz", ".csv")
-_BLOCK = 16 << 20
-_ROWS = 1 << 19
+_ROW_BYTES = 64  # of a decoded row of parquet, roughly
 _ARROW = {
     Kind.INTEGER: pa.int64(),
     Kind.NUMBER: pa.float64(),
@@ -75,8 +74,8 @@ def find(root: Path, layout: tuple[RawTable, ...]) -> tuple[dict[str, list[Path]
     return found, counts
 
 
-def batches(table: RawTable, paths: list[Path]) -> Iterator[Batch]:
-    """Stream a table.
+def batches(table: RawTable, paths: list[Path], block_bytes: int = 16 << 20) -> Iterator[Batch]:
+    """Stream a table, about `block_bytes` at a time.
 
     Raises:
         InputError: a column is missing, holds something else, or a file is damaged; naming file, column and row count.
@@ -85,7 +84,7 @@ def batches(table: RawTable, paths: list[Path]) -> Iterator[Batch]:
     textual = id_table(dict.fromkeys(table.text_ids, 0))
     for path in paths:
         read = _parquet if path.name.lower().endswith(".parquet") else _csv
-        for batch in read(table, path):
+        for batch in read(table, path, block_bytes):
             yield _columns(table, batch, wanted, textual)
 
 
@@ -118,11 +117,11 @@ def _names(table: RawTable, path: Path, present: list[str]) -> dict[str, str]:
     return names
 
 
-def _csv(table: RawTable, path: Path) -> Iterator[pa.RecordBatch]:
+def _csv(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
     names = _names(table, path, _header(path))
     types = {names[column]: _type(table, column) for column in table.columns}
     try:
-        yield from (batch.rename_columns(list(names)) for batch in _open_csv(path, types))
+        yield from (batch.rename_columns(list(names)) for batch in _open_csv(path, types, block_bytes))
     except _DAMAGED as error:
         raise _csv_problem(table, path, names, str(error)) from None
 
@@ -133,7 +132,7 @@ def _type(table: RawTable, column: str) -> pa.DataType:
     return pa.string() if plain else _ARROW[table.columns[column]]
 
 
-def _open_csv(path: Path, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+def _open_csv(path: Path, types: dict[str, pa.DataType], block_bytes: int = 16 << 20) -> Iterator[pa.RecordBatch]:
     compression = "gzip" if path.name.lower().endswith(".gz") else None
     options = pacsv.ConvertOptions(
         include_columns=list(types),
@@ -142,7 +141,7 @@ def _open_csv(path: Path, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBa
         strings_can_be_null=True,
         timestamp_parsers=[pacsv.ISO8601],
     )
-    read = pacsv.ReadOptions(block_size=_BLOCK, use_threads=False)
+    read = pacsv.ReadOptions(block_size=block_bytes, use_threads=False)
     with (
         pa.input_stream(str(path), compression=compression, buffer_size=1 << 20) as stream,
         pacsv.open_csv(stream, read_options=read, convert_options=options) as reader,
@@ -200,12 +199,12 @@ def _unreadable(values: pa.Array, kind: Kind) -> pa.Array:
     return values[:0]
 
 
-def _parquet(table: RawTable, path: Path) -> Iterator[pa.RecordBatch]:
+def _parquet(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
     texts = [column for column, kind in table.columns.items() if kind is Kind.TEXT]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
             names = _names(table, path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=_ROWS, columns=list(names.values())):
+            for batch in file.iter_batches(batch_size=block_bytes // _ROW_BYTES, columns=list(names.values())):
                 arrays = [_cast(table, path, column, batch.column(name)) for column, name in names.items()]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(names))
     except _DAMAGED:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,17 +35,19 @@ def antibiotic_pattern() -> str:
     return r"(^|[^a-z])(" + "|".join(re.escape(name) for name in load().antibiotics) + ")"
 
 
-def is_antibiotic(drug: "pd.Series[str]", route: "pd.Series[str]") -> Bool[np.ndarray, "n"]:
+def is_antibiotic(drug: "pd.Series[Any]", route: "pd.Series[Any]") -> Bool[np.ndarray, "n"]:
     """Which prescriptions are of a systemic antibiotic."""
     pattern = re.compile(antibiotic_pattern())
     named = _by_value(drug, lambda name: bool(pattern.search(name)))
     local = _by_value(route, lambda name: name in load().routes_excluded)
-    return named & ~local
+    chosen: np.ndarray = named & ~local
+    return chosen
 
 
-def is_culture(specimen: "pd.Series[str]") -> Bool[np.ndarray, "n"]:
+def is_culture(specimen: "pd.Series[Any]") -> Bool[np.ndarray, "n"]:
     """Which microbiology rows are cultures rather than screens or antibody tests."""
-    return ~_by_value(specimen, lambda name: name in load().specimens_excluded)
+    screen = _by_value(specimen, lambda name: name in load().specimens_excluded)
+    return ~screen
 
 
 def suspicion(
@@ -83,7 +86,7 @@ def suspicion(
     return np.where(suspected == np.iinfo(np.int64).max, NAT, suspected)
 
 
-def _by_value(column: "pd.Series[str]", decide: Callable[[str], bool]) -> Bool[np.ndarray, "n"]:
+def _by_value(column: "pd.Series[Any]", decide: Callable[[str], bool]) -> Bool[np.ndarray, "n"]:
     codes, values = pd.factorize(column)
     verdict = np.array([*(decide(str(value).strip().casefold()) for value in values), False], dtype=bool)
     return verdict[codes]

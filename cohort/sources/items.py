@@ -171,11 +171,17 @@ class Items(config.Config):
 
     def ids(self) -> list[int]:
         """Every item id of the dictionary, as often as it is given."""
-        rows = [*self.chart, *self.lab, self.specimen, *self.drugs, *self.fluids]
-        if self.carevue:
-            rows += [*self.carevue.fluids, *self.carevue.drugs]
-        procedures = (*self.procedures.invasive, *self.procedures.noninvasive, *self.procedures.extubation)
-        return [i for row in rows for i in row.ids] + [*self.urine.ids, *self.urine.irrigant, *procedures]
+        drugs = (*self.drugs, *(self.carevue.drugs if self.carevue else ()))
+        fluids = (*self.fluids, *(self.carevue.fluids if self.carevue else ()))
+        found = [i for group in (*self.chart, *self.lab) for i in group.ids]
+        found += [i for drug in drugs for i in drug.ids] + [i for fluid in fluids for i in fluid.ids]
+        found += [*self.specimen.ids, *self.urine.ids, *self.urine.irrigant]
+        return [*found, *self.procedures.invasive, *self.procedures.noninvasive, *self.procedures.extubation]
+
+
+def ids(groups: tuple[Drug, ...] | tuple[Fluid, ...]) -> frozenset[int]:
+    """The item ids of drugs or fluids."""
+    return frozenset(i for group in groups for i in group.ids)
 
 
 def spelling(unit: str) -> str:

@@ -166,6 +166,10 @@ def _values(
     text = np.full(len(value), -1, dtype=events.text.dtype)
     dropped = np.zeros(len(value), dtype=bool)
     decided = _texts(events, chosen, group, value, text)
+    declared = (gain == factor[group, -1]) & (offset[group, events.unit] == offset[group, -1])
+    other = ~declared & ~np.isnan(gain) & ~decided
+    for code, count in enumerate(np.bincount(concept[other])):
+        _add(counts, events.table, f"{CONCEPTS[code]}: converted from another unit than usual", int(count))
     _drop(counts, events.table, "unit not known", np.isnan(gain) & ~decided, concept, dropped)
     _drop(counts, events.table, "value missing", np.isnan(value) & ~decided, concept, dropped)
     _drop(counts, events.table, "value not finite", np.isinf(value), concept, dropped)
@@ -360,6 +364,11 @@ def merge(parts: Sequence[Observations], counts: Counts) -> Observations:
     return ordered[~repeated] if repeated.any() else ordered
 
 
+def categorical(code: Int[np.ndarray, "n"], vocabulary: tuple[str, ...]) -> pd.Categorical:
+    """A categorical column of codes; -1 is missing."""
+    return pd.Categorical.from_codes(code, categories=pd.Index(vocabulary, dtype="str"))
+
+
 def frame(found: Observations, stay_ids: Int[np.ndarray, "s"]) -> pd.DataFrame:
     """The canonical observations table."""
     specimen = pd.array(found.specimen, dtype="Int64")
@@ -367,13 +376,13 @@ def frame(found: Observations, stay_ids: Int[np.ndarray, "s"]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "stay_id": stay_ids[found.stay],
-            "concept": pd.Categorical.from_codes(found.concept, categories=CONCEPTS),
+            "concept": categorical(found.concept, CONCEPTS),
             "charted": found.charted.view("datetime64[us]"),
             "available": found.available.view("datetime64[us]"),
             "value": found.value,
-            "unit": pd.Categorical.from_codes(found.unit, categories=found.units),
+            "unit": categorical(found.unit, found.units),
             "specimen_id": specimen,
-            "text": pd.Categorical.from_codes(found.text, categories=found.texts),
+            "text": categorical(found.text, found.texts),
         }
     )
 

@@ -18,7 +18,7 @@ from cohort.tables import Counts, Tables
 _ITEMS = items.load("mimic_iv")
 _CHART = measurements.section(_ITEMS.chart)
 _LAB = measurements.section(_ITEMS.lab)
-_DRUGS = frozenset(i for group in (*_ITEMS.drugs, *_ITEMS.fluids) for i in group.ids)
+_DRUGS = items.ids(_ITEMS.drugs) | items.ids(_ITEMS.fluids)
 _URINE = frozenset((*_ITEMS.urine.ids, *_ITEMS.urine.irrigant))
 _PROCEDURES = frozenset((*_ITEMS.procedures.invasive, *_ITEMS.procedures.noninvasive, *_ITEMS.procedures.extubation))
 _HIDDEN_AGE = 91
@@ -37,8 +37,8 @@ TABLES = (
                              "valuenum": _N, "valueuom": _W},
              key="stay", required=True, ids=measurements.ids(_CHART), text_ids=measurements.text_ids(_CHART)),
     RawTable("inputevents", {"stay_id": _I, "itemid": _I, "starttime": _T, "endtime": _T, "amount": _N,
-                             "amountuom": _W, "rate": _N, "rateuom": _W, "orderid": _I, "patientweight": _N,
-                             "statusdescription": _W}, key="stay", required=True, ids=_DRUGS),
+                             "amountuom": _W, "rate": _N, "rateuom": _W, "orderid": _I, "linkorderid": _I,
+                             "patientweight": _N, "statusdescription": _W}, key="stay", required=True, ids=_DRUGS),
     RawTable("labevents", {"subject_id": _I, "specimen_id": _I, "itemid": _I, "charttime": _T, "storetime": _T,
                            "value": _W, "valuenum": _N, "valueuom": _W},
              key="patient", ids=measurements.ids(_LAB) | frozenset(_ITEMS.specimen.ids),
@@ -170,7 +170,7 @@ def _orders(raw: pd.DataFrame, where: Windows, counts: Counts) -> Orders:
         "inputevents", stay, integers(rows, "inputevents", "itemid"), times(rows, "inputevents", "starttime"),
         times(rows, "inputevents", "endtime"), numbers(rows, "inputevents", "amount"), amount_unit, amount_units,
         numbers(rows, "inputevents", "rate"), rate_unit, rate_units, numbers(rows, "inputevents", "patientweight"),
-        integers(rows, "inputevents", "orderid"),
+        integers(rows, "inputevents", "orderid"), integers(rows, "inputevents", "linkorderid"),
     )  # fmt: skip
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
+from pandas.api.types import union_categoricals
 
 from cohort import tables
 from cohort.errors import InputError
@@ -35,7 +37,7 @@ class Columns:
     unit: str = "valueuom"
 
 
-def column(raw: pd.DataFrame, table: str, name: str) -> "pd.Series[float]":
+def column(raw: pd.DataFrame, table: str, name: str) -> "pd.Series[Any]":
     """A column of a raw table.
 
     Raises:
@@ -104,10 +106,13 @@ def required(raw: Mapping[str, pd.DataFrame], layout: tuple[RawTable, ...]) -> N
         raise InputError(f"{missing[0]}: required table is missing")
 
 
-def sex_male(gender: "pd.Series[str]") -> np.ndarray:
+def sex_male(gender: "pd.Series[Any]") -> np.ndarray:
     """1 for M, 0 for F, missing otherwise."""
     code, vocabulary = words(gender)
-    return np.array([*({"M": 1.0, "F": 0.0}.get(word.strip().upper(), np.nan) for word in vocabulary), np.nan])[code]
+    male: np.ndarray = np.array(
+        [*({"M": 1.0, "F": 0.0}.get(word.strip().upper(), np.nan) for word in vocabulary), np.nan]
+    )[code]
+    return male
 
 
 def diagnoses(raw: Mapping[str, pd.DataFrame], code: str, version: str | None) -> pd.DataFrame | None:
@@ -133,7 +138,7 @@ def cultures(raw: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
     charted = np.where(charted == NAT, times(table, name, "chartdate"), charted)
     cultured = infection.is_culture(column(table, name, "spec_type_desc"))
     subject = integers(table, name, "subject_id")
-    return pd.DataFrame({"subject_id": subject, "time": charted.view("datetime64[us]")})[cultured]
+    return pd.DataFrame({"subject_id": subject, "time": charted.view("datetime64[us]")}).loc[cultured]
 
 
 def antibiotics(raw: Mapping[str, pd.DataFrame], time: str) -> pd.DataFrame | None:
@@ -143,7 +148,8 @@ def antibiotics(raw: Mapping[str, pd.DataFrame], time: str) -> pd.DataFrame | No
     table, name = raw["prescriptions"], "prescriptions"
     chosen = infection.is_antibiotic(column(table, name, "drug"), column(table, name, "route"))
     subject = integers(table, name, "subject_id")
-    return pd.DataFrame({"subject_id": subject, "time": moments(table, name, time)})[chosen]
+    found: pd.DataFrame = pd.DataFrame({"subject_id": subject, "time": moments(table, name, time)}).loc[chosen]
+    return found
 
 
 def without_rewritten(raw: pd.DataFrame, table: str, counts: Counts) -> pd.DataFrame:
@@ -156,7 +162,7 @@ def without_rewritten(raw: pd.DataFrame, table: str, counts: Counts) -> pd.DataF
     return raw[~rewritten]
 
 
-def words(values: "pd.Series[str]") -> tuple[Int[np.ndarray, "n"], tuple[str, ...]]:
+def words(values: "pd.Series[Any]") -> tuple[Int[np.ndarray, "n"], tuple[str, ...]]:
     """Codes and vocabulary of a text column; -1 where missing."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return values.cat.codes.to_numpy(np.int32), tuple(str(word) for word in values.cat.categories)
@@ -167,7 +173,8 @@ def words(values: "pd.Series[str]") -> tuple[Int[np.ndarray, "n"], tuple[str, ..
 def near(where: Windows, stay: Int[np.ndarray, "n"], moment: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
     """Whether each event lies in its stay or within the margin around it; a missing time does not."""
     margin = MARGIN_HOURS * HOUR
-    return (moment >= where.intime[stay] - margin) & (moment < where.end[stay] + margin)
+    inside: np.ndarray = (moment >= where.intime[stay] - margin) & (moment < where.end[stay] + margin)
+    return inside
 
 
 def by_stay(
@@ -212,7 +219,7 @@ def events(
     item = integers(raw, table, "itemid")
     n = len(item)
     unit, units = words(column(raw, table, names.unit))
-    text, texts = np.full(n, -1, dtype=np.int32), ()
+    text, texts = np.full(n, -1, dtype=np.int32), tuple[str, ...]()
     if names.text is not None:
         textual = np.flatnonzero(chosen.textual[measurements.codes(chosen.group_of, item)])
         found, texts = words(column(raw, table, names.text).iloc[textual])
@@ -240,7 +247,7 @@ def known_items(raw: pd.DataFrame, table: str, chosen: Section) -> pd.DataFrame:
 
 
 def arterial_specimens(
-    texts: "pd.Series[str]", specimen: Int[np.ndarray, "t"], rule: items.Specimen, of: Int[np.ndarray, "n"]
+    texts: "pd.Series[Any]", specimen: Int[np.ndarray, "t"], rule: items.Specimen, of: Int[np.ndarray, "n"]
 ) -> Bool[np.ndarray, "n"]:
     """Which of the specimens `of` are recorded as arterial by the texts of the specimen items."""
     codes, vocabulary = words(texts)
@@ -413,16 +420,16 @@ def assemble(
     )
 
 
-def _stacked(parts: list[pd.DataFrame], name: str) -> pd.DataFrame:
+def _stacked(parts: list[pd.DataFrame], table: str) -> pd.DataFrame:
     if not parts:
-        return tables.empty(name)
+        return tables.empty(table)
     if len(parts) == 1:
         return parts[0]
-    text = [c for c in parts[0] if isinstance(parts[0][c].dtype, pd.CategoricalDtype)]
-    for c in text:
-        vocabulary = sorted({str(word) for part in parts for word in part[c].cat.categories})
-        parts = [part.assign(**{c: part[c].cat.set_categories(vocabulary)}) for part in parts]
-    return pd.concat(parts, ignore_index=True)
+    stacked: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    for name in tables.SCHEMAS[table].names:
+        if isinstance(parts[0][name].dtype, pd.CategoricalDtype):
+            stacked[name] = union_categoricals([part[name] for part in parts])
+    return stacked
 
 
 def _add(counts: Counts, table: str, reason: str, count: int) -> None:

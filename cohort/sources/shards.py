@@ -6,7 +6,7 @@ brought to canonical form and written, in as many processes as asked for.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +17,17 @@ from types import ModuleType
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from jaxtyping import Int
 
 from cohort import tables
 from cohort.errors import InputError
 from cohort.sources import SourceConfig, files
 from cohort.sources.files import Text
+from cohort.sources.measurements import categorical
 from cohort.sources.raw import Kind, RawTable
-from cohort.tables import Counts
+from cohort.tables import Counts, Tables
 
+Canonical = Callable[[Mapping[str, pd.DataFrame]], tuple[Tables, Counts]]
 _DTYPE = {Kind.INTEGER: np.int64, Kind.NUMBER: np.float64, Kind.TIME: np.int64, Kind.TEXT: np.int32}
 
 
@@ -56,7 +57,7 @@ class Spill:
 
     table: RawTable
     path: Path
-    dtype: np.dtype  # type: ignore[type-arg]
+    dtype: np.dtype
     bounds: Int[np.ndarray, "chunks shards1"]
     """Row of the file at which each shard of each chunk begins."""
     vocabularies: dict[str, tuple[str, ...]]
@@ -84,12 +85,13 @@ def ingest(
     found, counts = files.find(root, layout)
     listed = next(table for table in layout if table.key == "stays")
     plan = _plan(listed, found[listed.name], config.shard_stays)
+    block = min(config.memory_mb << 14, 64 << 20)
     steps = len(found) + plan.n_shards
     tell = progress or (lambda _done, _all: None)
     with _scratch(out) as folder:
         spills = []
         for done, table in enumerate(table for table in layout if table.name in found):
-            spills.append(_spill(table, found[table.name], plan, folder, counts))
+            spills.append(_spill(table, files.batches(table, found[table.name], block), plan, folder, counts))
             tell(done + 1, steps)
         work = [
             _Work(module.__name__, tuple(spills), shard, out / f"shard-{shard:05d}") for shard in range(plan.n_shards)
@@ -104,6 +106,8 @@ def _plan(table: RawTable, paths: list[Path], shard_stays: int) -> Plan:
     """Shards of whole patients, in order of each patient's smallest stay id."""
     id_column = _id_column(table)
     parts = [batch.columns for batch in files.batches(table, paths)]
+    if not sum(len(_whole(part[id_column])) for part in parts):
+        raise InputError(f"{table.name}: the table has no rows")
     stay, patient = (np.concatenate([_whole(part[name]) for part in parts]) for name in (id_column, "subject_id"))
     patients, which = np.unique(patient, return_inverse=True)
     smallest = np.full(len(patients), np.iinfo(np.int64).max)
@@ -116,7 +120,7 @@ def _plan(table: RawTable, paths: list[Path], shard_stays: int) -> Plan:
     return Plan(stays, patient_shard[which[first]], patients, patient_shard, int(patient_shard.max()) + 1)
 
 
-def _spill(table: RawTable, paths: list[Path], plan: Plan, folder: Path, counts: Counts) -> Spill:
+def _spill(table: RawTable, batches: Iterator[files.Batch], plan: Plan, folder: Path, counts: Counts) -> Spill:
     """Stream a table, keep what is read of it, and write it as records grouped by shard."""
     kinds = table.columns.items()
     dtype = np.dtype([(name, _DTYPE[kind]) for name, kind in kinds])
@@ -124,7 +128,7 @@ def _spill(table: RawTable, paths: list[Path], plan: Plan, folder: Path, counts:
     path = folder / table.name
     bounds, written, rows = [np.zeros(plan.n_shards + 1, dtype=np.int64)], 0, 0
     with path.open("wb") as handle:
-        for batch in files.batches(table, paths):
+        for batch in batches:
             rows += batch.rows
             shard = plan.shard(table.key, _whole(batch.columns[_id_column(table)]))
             outside = int((shard < 0).sum())
@@ -140,7 +144,7 @@ def _spill(table: RawTable, paths: list[Path], plan: Plan, folder: Path, counts:
             written += len(order)
     if not rows:
         if table.required:
-            raise InputError(f"{paths[0] if paths else table.name}: the table is empty")
+            raise InputError(f"{table.name}: the table has no rows")
         counts[table.name, "table empty"] = 1
     return Spill(table, path, dtype, np.array(bounds), {name: tuple(known) for name, known in words.items()})
 
@@ -148,7 +152,8 @@ def _spill(table: RawTable, paths: list[Path], plan: Plan, folder: Path, counts:
 def _recoded(column: Text, words: dict[str, int]) -> Int[np.ndarray, "n"]:
     """The column's codes in the table's vocabulary, which grows."""
     place = [words.setdefault(word, len(words)) for word in column.words]
-    return np.array([*place, -1], dtype=np.int32)[column.code]
+    code: np.ndarray = np.array([*place, -1], dtype=np.int32)[column.code]
+    return code
 
 
 def _each(work: list[_Work], workers: int) -> Iterator[Counts]:
@@ -162,9 +167,9 @@ def _each(work: list[_Work], workers: int) -> Iterator[Counts]:
 
 def _make(work: _Work) -> Counts:
     """Read one shard back, bring it to canonical form, and write it."""
-    pa.set_cpu_count(1)
     raw = {spill.table.name: _frame(spill, work.shard) for spill in work.spills}
-    shard, counts = import_module(work.module).canonical(raw)
+    canonical: Canonical = import_module(work.module).canonical
+    shard, counts = canonical(raw)
     tables.write(shard, work.directory)
     return counts
 
@@ -181,7 +186,7 @@ def _frame(spill: Spill, shard: int) -> pd.DataFrame:
     for name, kind in spill.table.columns.items():
         values = np.ascontiguousarray(rows[name])
         if kind is Kind.TEXT:
-            columns[name] = pd.Categorical.from_codes(values, categories=list(spill.vocabularies[name]))
+            columns[name] = categorical(values, spill.vocabularies[name])
         else:
             columns[name] = values.view("datetime64[us]") if kind is Kind.TIME else values
     return pd.DataFrame(columns)

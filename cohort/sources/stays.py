@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def windows(stays: pd.DataFrame) -> Windows:
     return Windows(stays["stay_id"].to_numpy(np.int64), subject, intime, start, outtime)
 
 
-def micros(times: "pd.Series[pd.Timestamp]") -> Int[np.ndarray, "n"]:
+def micros(times: "pd.Series[Any]") -> Int[np.ndarray, "n"]:
     """Integer microseconds since 1970 of a column of times without a zone; NAT where missing.
 
     Raises:
