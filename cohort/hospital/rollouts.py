@@ -168,4 +168,13 @@ def _open_ended(shard: Shard) -> Outcomes:
 
 
 def _frames(raw: Mapping[str, pa.Table]) -> dict[str, pd.DataFrame]:
-    return {path.rpartition("/")[2]: table.to_pandas() for path, table in raw.items()}
+    return {path.rpartition("/")[2]: _unique_words(table).to_pandas() for path, table in raw.items()}
+
+
+def _unique_words(table: pa.Table) -> pa.Table:
+    """Dictionary columns with every word once, as pandas wants them."""
+    for position, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            words = table.column(position).cast(column.type.value_type).dictionary_encode()
+            table = table.set_column(position, column.name, words)
+    return table

@@ -222,7 +222,7 @@ def charted_rows(record: Record, out_hour: Float[np.ndarray, "n"]) -> layout.Row
     """All rows charted before `out_hour`; a ventilation that still runs ends then."""
     charted = layout.Rows(
         events.concatenate(record.charted),
-        infusions.concatenate(record.given),
+        infusions.concatenate(record.given or [infusions._empty()]),
         charting.ventilation(record.bedside, out_hour),
     )
     return layout.trim(charted, out_hour)
