@@ -15,10 +15,10 @@ present. Times are whole seconds since each stay's `intime`; charted times lie o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, UInt64
 from pydantic import Field
 
 from cohort.config import Config
@@ -123,12 +123,15 @@ class Bedside:
     """Seconds; -1: not ventilated."""
     masked_since: Int[np.ndarray, "n"]
     """Seconds since non-invasive ventilation began; -1: none."""
-    ended: tuple[Procedures, ...]
-    """Ventilation that has ended."""
     given: Bool[np.ndarray, "n v"]
     """Which of infusions.DRUGS ran at the end of the last window."""
     order_start: Int[np.ndarray, "n w"]
     """Hour at which the running order of each of infusions.LINES began."""
+    ended: tuple[Procedures, ...]
+    """Ventilation that has ended."""
+
+
+_MOVING = tuple(field.name for field in fields(Bedside) if field.name not in ("habits", "ended"))
 
 
 def admit(population: Population, config: ChartingConfig, rng: np.random.Generator) -> Bedside:
@@ -163,7 +166,7 @@ def admit(population: Population, config: ChartingConfig, rng: np.random.Generat
     no, never = np.zeros(n, bool), np.full(n, -1)
     return Bedside(
         habits, no, no, rng.random(n) < 0.6, np.full(n, _NEVER), np.full((n, 4), _NEVER), np.zeros(n), np.zeros(n, int),
-        never, never, (), np.zeros((n, 5), bool), np.full((n, 8), _NEVER),
+        never, never, np.zeros((n, 5), bool), np.full((n, 8), _NEVER), (),
     )  # fmt: skip
 
 
@@ -188,24 +191,27 @@ def hour(
         ventilated: invasively.
     """
     draws = _Draws.of(len(present), rng)
+    stay = np.flatnonzero(present)
     patient = _Patient(
-        hour, present, severity, on_vasopressor & present, ventilated & present, values, config.intensity
-    )
-    before = _attend(bedside, patient, draws)
-    chosen, bedside = _choose(before, patient, draws, config)
-    matrix = _matrix(before, patient, chosen, draws)
-    stay, column = np.nonzero(chosen)
-    events = _events(stay, column, matrix, before, patient, draws)
-    return bedside, faults.plant(events, draws.fault[stay, column], config.faults)
+        stay, hour, severity[stay], on_vasopressor[stay], ventilated[stay],
+        {name: values[name][stay] for name in SIGNALS}, config.intensity,
+    )  # fmt: skip
+    draws, local = draws.take(stay), _at(bedside, stay)
+    attended = _attend(local, patient, draws)
+    chosen, after = _choose(attended, patient, draws, config)
+    row, column = np.nonzero(chosen)
+    noise, spoils = _hashed(draws.key[row], column)
+    events = _events(row, column, _matrix(attended, patient, chosen, draws), noise, attended, patient, draws)
+    return _put(bedside, stay, after), faults.plant(events, spoils, config.faults)
 
 
 def ventilation(bedside: Bedside, out_hour: Float[np.ndarray, "n"]) -> Procedures:
     """Ventilation so far; what still runs ends at `out_hour` (the stay's end; in a rollout the hour of the reading)."""
     out = np.round(out_hour * 3600).astype(np.int64)
-    running = [
-        _procedures(np.flatnonzero((since >= 0) & (since < out)), itemid, since, out)
-        for itemid, since in ((225792, bedside.ventilated_since), (225794, bedside.masked_since))
-    ]
+    running = []
+    for itemid, since in ((225792, bedside.ventilated_since), (225794, bedside.masked_since)):
+        stay = np.flatnonzero((since >= 0) & (since < out))
+        running.append(_procedures(stay, itemid, since[stay], out[stay]))
     parts = (*bedside.ended, *running)
     return Procedures(*(np.concatenate([getattr(part, name) for part in parts]) for name in Procedures.__annotations__))
 
@@ -215,27 +221,49 @@ class _Draws:
     """An hour's random numbers: a fixed number, whoever is present."""
 
     choice: Float32[np.ndarray, "n c"]
-    fault: Float32[np.ndarray, "n c"]
-    noise: Float32[np.ndarray, "n c"]
-    delay: Float32[np.ndarray, "n g"]
     minute: Float32[np.ndarray, "n g"]
     other: Float32[np.ndarray, "n o"]
+    delay: Float32[np.ndarray, "n g"]
+    key: UInt64[np.ndarray, "n"]
+    """What the noise and the faults of a stay's rows come from."""
 
     @classmethod
     def of(cls, n: int, rng: np.random.Generator) -> "_Draws":
         c, g = len(CHANNELS), len(GROUPS)
-        uniform = rng.random((n, 2 * c + g + 24), dtype=np.float32)
-        normal = rng.standard_normal((n, c + g), dtype=np.float32)
+        uniform = rng.random((n, c + g + 24), dtype=np.float32)
         return cls(
-            uniform[:, :c], uniform[:, c : 2 * c], normal[:, :c], normal[:, c:],
-            uniform[:, 2 * c : 2 * c + g], uniform[:, 2 * c + g :],
+            uniform[:, :c], uniform[:, c : c + g], uniform[:, c + g :],
+            rng.standard_normal((n, g), dtype=np.float32), rng.integers(0, 2**64, n, dtype=np.uint64),
         )  # fmt: skip
+
+    def take(self, stay: Int[np.ndarray, "k"]) -> "_Draws":
+        """Those of some stays."""
+        return _Draws(*(getattr(self, name)[stay] for name in _Draws.__annotations__))
+
+
+def _hashed(
+    key: UInt64[np.ndarray, "r"], column: Int[np.ndarray, "r"]
+) -> tuple[Float[np.ndarray, "r"], Float[np.ndarray, "r"]]:
+    """A standard normal (to four sixteenths of a word: within 3.5) and a uniform for each cell of the chart.
+
+    The mixing is SplitMix64's (Steele, Lea and Flood 2014), so that only rows that exist cost a draw.
+    """
+    z = key + column.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    quarters = z.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int64)
+    uniform = (z * np.uint64(0xD1342543DE82EF95)) >> np.uint64(40)
+    return (quarters - 2 * 65535) / (65536 / np.sqrt(3.0)), uniform.astype(np.float64) / 2**24
 
 
 @dataclass(frozen=True)
 class _Patient:
+    """The stays present in an hour."""
+
+    stay: Int[np.ndarray, "n"]
+    """Their positions in the shard."""
     hour: int
-    present: Bool[np.ndarray, "n"]
     severity: Float[np.ndarray, "n"]
     on_vasopressor: Bool[np.ndarray, "n"]
     ventilated: Bool[np.ndarray, "n"]
@@ -243,13 +271,34 @@ class _Patient:
     intensity: float
 
     @property
-    def in_icu(self) -> Bool[np.ndarray, "n"]:
-        return self.present if self.hour >= 0 else np.zeros_like(self.present)
+    def in_icu(self) -> bool:
+        return self.hour >= 0
+
+
+def _at(bedside: Bedside, stay: Int[np.ndarray, "k"]) -> Bedside:
+    """The bedsides of some stays, without the ventilation that has ended."""
+    if len(stay) == len(bedside.arterial):
+        return replace(bedside, ended=())
+    habits = Habits(*(getattr(bedside.habits, field.name)[stay] for field in fields(Habits)))
+    return Bedside(habits, *(getattr(bedside, name)[stay] for name in _MOVING), ended=())
+
+
+def _put(bedside: Bedside, stay: Int[np.ndarray, "k"], part: Bedside) -> Bedside:
+    """All bedsides, those of some stays brought up to date."""
+    ended = (*bedside.ended, *part.ended)
+    if len(stay) == len(bedside.arterial):
+        return replace(part, ended=ended)
+    columns = [getattr(bedside, name).copy() for name in _MOVING]
+    for column, name in zip(columns, _MOVING, strict=True):
+        column[stay] = getattr(part, name)
+    return Bedside(bedside.habits, *columns, ended=ended)
 
 
 def _attend(bedside: Bedside, patient: _Patient, draws: _Draws) -> Bedside:
     """Lines and tubes that go in or come out, trips away, urine made."""
-    other, here, hour = draws.other, patient.in_icu, patient.hour
+    if not patient.in_icu:
+        return bedside
+    other, hour = draws.other, patient.hour
     sick, pressor, tube = patient.severity, patient.on_vasopressor, patient.ventilated
     line = np.where(pressor, 0.7, np.where(tube, 0.15 + 0.3 * sick, 0.004))
     line_out = np.where(pressor | (tube & (sick > 0.4)), 0.0, 0.02)
@@ -257,27 +306,25 @@ def _attend(bedside: Bedside, patient: _Patient, draws: _Draws) -> Bedside:
     leaves = (other[:, 2] < _AWAY) & (hour >= 1) & (bedside.away_until <= hour)
     wet = (tube | pressor) & (other[:, 4] < 0.5)
     need = patient.values["fio2"] > 0.5
-    masked = here & ~tube & np.where(bedside.masked_since >= 0, other[:, 5] < 0.93, need & (other[:, 5] < 0.03))
+    masked = ~tube & np.where(bedside.masked_since >= 0, other[:, 5] < 0.93, need & (other[:, 5] < 0.03))
     start = hour * 3600 + 60 * (1 + (other[:, 6] * 20).astype(np.int64))
-    ventilated_since, off = _since(bedside.ventilated_since, tube & here, start)
+    ventilated_since, off = _since(bedside.ventilated_since, tube, start)
     masked_since, mask_off = _since(bedside.masked_since, masked, start)
-    now = np.full(len(here), hour * 3600)
-    ended = [
-        _procedures(np.flatnonzero(gone & patient.present), itemid, since, now)
-        for gone, itemid, since in ((off, 225792, bedside.ventilated_since), (mask_off, 225794, bedside.masked_since))
-        if (gone & patient.present).any()
-    ]
-    leave = ~patient.present  # whoever has left keeps what ran, for `ventilation` to end
+    spells = ((off, 225792, bedside.ventilated_since), (mask_off, 225794, bedside.masked_since))
     return replace(
         bedside,
-        arterial=here & np.where(bedside.arterial, other[:, 0] >= line_out, other[:, 0] < line),
-        central=here & np.where(bedside.central, other[:, 1] >= 0.004, other[:, 1] < central),
+        arterial=np.where(bedside.arterial, other[:, 0] >= line_out, other[:, 0] < line),
+        central=np.where(bedside.central, other[:, 1] >= 0.004, other[:, 1] < central),
         catheter=np.where(bedside.catheter, other[:, 4] < 0.99, wet),
-        away_until=np.where(leaves & here, hour + 4 + (other[:, 3] * 5).astype(np.int64), bedside.away_until),
-        urine_ml=bedside.urine_ml + np.where(here, patient.values["urine_ml_h"], 0.0),
-        ventilated_since=np.where(leave, bedside.ventilated_since, ventilated_since),
-        masked_since=np.where(leave, bedside.masked_since, masked_since),
-        ended=(*bedside.ended, *ended),
+        away_until=np.where(leaves, hour + 4 + (other[:, 3] * 5).astype(np.int64), bedside.away_until),
+        urine_ml=bedside.urine_ml + patient.values["urine_ml_h"],
+        ventilated_since=ventilated_since,
+        masked_since=masked_since,
+        ended=tuple(
+            _procedures(patient.stay[gone], itemid, since[gone], np.full(int(gone.sum()), hour * 3600))
+            for gone, itemid, since in spells
+            if gone.any()
+        ),
     )
 
 
@@ -289,12 +336,11 @@ def _since(
 
 
 def _procedures(
-    stay: Int[np.ndarray, "k"], itemid: int, since: Int[np.ndarray, "n"], until: Int[np.ndarray, "n"]
+    stay: Int[np.ndarray, "k"], itemid: int, start: Int[np.ndarray, "k"], end: Int[np.ndarray, "k"]
 ) -> Procedures:
     """Finished spells; they are stored some hours after their end."""
-    end = until[stay]
-    late = 60 * (5 + (stay * 7919 + since[stay]) % 400)
-    return Procedures(stay, np.full(len(stay), items.INDEX[itemid]), since[stay], end, end + late)
+    late = 60 * (5 + (stay * 7919 + start) % 400)
+    return Procedures(stay, np.full(len(stay), items.INDEX[itemid]), start, end, end + late)
 
 
 def _choose(
@@ -302,7 +348,7 @@ def _choose(
 ) -> tuple[Bool[np.ndarray, "n c"], Bedside]:
     """Which channels are charted this hour, and the bedside after it."""
     chosen = np.zeros(draws.choice.shape, bool)
-    at_bed = patient.in_icu & (bedside.away_until <= patient.hour)
+    at_bed = (bedside.away_until <= patient.hour) & patient.in_icu
     _monitor(chosen, at_bed, bedside, patient, draws)
     _rounds(chosen, at_bed, bedside, patient, draws)
     if config.other_rows:
@@ -324,7 +370,7 @@ def _monitor(
     """Vital signs: a set an hour, and more for the sick."""
     u, line = draws.choice, bedside.arterial
     rate = patient.intensity * (0.06 + 0.2 * patient.severity + 0.05 * patient.on_vasopressor)
-    before = patient.present & (-2 <= patient.hour < 0) & (draws.other[:, 7] < _BEFORE_ICU)
+    before = (-2 <= patient.hour < 0) & (draws.other[:, 7] < _BEFORE_ICU)
     sets = {
         "monitor": (at_bed & (draws.other[:, 7] < 0.99)) | before,
         "extra": at_bed & (draws.other[:, 8] < rate),
@@ -358,9 +404,9 @@ def _rounds(
     warm = done(other[:, 9], 0.88, 0.04 + 0.12 * extra)
     chosen[:, C["fahrenheit"]] = warm & ~habits.celsius
     chosen[:, C["celsius"]] = warm & habits.celsius
-    awake = done(other[:, 10], 0.76, 0.05 + 0.12 * extra)
+    alert = done(other[:, 10], 0.76, 0.05 + 0.12 * extra)
     for name in ("gcs_eye", "gcs_verbal", "gcs_motor"):
-        chosen[:, C[name]] = awake & (u[:, C[name]] < 0.995)
+        chosen[:, C[name]] = alert & (u[:, C[name]] < 0.995)
     breath = done(other[:, 11], 0.9, 0.06 + 0.15 * extra) & patient.ventilated
     much = done(other[:, 12], 0.45, 0.02 + 0.05 * extra) & (patient.values["o2_flow"] >= 8) & ~patient.ventilated
     fio2 = (breath & (u[:, C["fio2_percent"]] < 0.95)) | much
@@ -439,17 +485,15 @@ def _laboratory(
     early = hour < 0
     morning = ((bedside.habits.clock_hour + hour) % 24 == bedside.habits.lab_hour) & (hour >= 0)
     chance = np.where(early, 0.10, np.where(first[:, 0], 0.3, more * (0.012 + 0.05 * sick + 0.03 * pressor)))
-    chemistry = patient.present & rested[:, 0] & (other[:, 15] < np.where(morning, 0.93, chance))
+    chemistry = rested[:, 0] & (other[:, 15] < np.where(morning, 0.93, chance))
     own = np.where(early, 0.02, more * (0.004 + 0.012 * sick))
-    count = patient.present & rested[:, 1] & (other[:, 16] < np.where(chemistry, 0.85, own))
-    clotting = patient.present & rested[:, 2] & (other[:, 17] < np.where(chemistry, 0.48 + 0.25 * sick, own))
+    count = rested[:, 1] & (other[:, 16] < np.where(chemistry, 0.85, own))
+    clotting = rested[:, 2] & (other[:, 17] < np.where(chemistry, 0.48 + 0.25 * sick, own))
     rate = np.where(
         early, 0.03, more * (0.006 + 0.02 * sick + 0.05 * tube + 0.06 * pressor + 0.1 * first[:, 3] * (tube | pressor))
     )
-    gas = patient.present & (since[:, 3] >= 1) & (other[:, 18] < rate)
-    lactate = patient.present & (
-        other[:, 19] < np.where(gas, 0.5 + 0.15 * pressor, more * (0.004 + 0.012 * sick + 0.015 * pressor))
-    )
+    gas = (since[:, 3] >= 1) & (other[:, 18] < rate)
+    lactate = other[:, 19] < np.where(gas, 0.5 + 0.15 * pressor, more * (0.004 + 0.012 * sick + 0.015 * pressor))
     for group, drawn in (("chemistry", chemistry), ("count", count), ("clotting", clotting), ("gas", gas)):
         columns = GROUP_COLUMNS[group]  # type: ignore[index]
         chosen[:, columns] = drawn[:, None] & (u[:, columns] < _TUBE_SHARE[columns])
@@ -473,7 +517,7 @@ def _matrix(
 ) -> Float[np.ndarray, "n s"]:
     """The true values, a column a signal, as they are in this specimen and at this bed."""
     values = dict(patient.values)
-    zero = np.zeros(len(patient.present))
+    zero = np.zeros(len(patient.stay))
     venous, mixed = _specimen(bedside, draws)
     drawn = chosen[:, C["lab_50821"]] & (venous | mixed)
     values["pao2"] = np.where(drawn, np.minimum(values["pao2"], 34.0 + 12.0 * draws.other[:, 22]), values["pao2"])
@@ -496,13 +540,14 @@ def _events(
     stay: Int[np.ndarray, "r"],
     column: Int[np.ndarray, "r"],
     matrix: Float[np.ndarray, "n s"],
+    noise: Float[np.ndarray, "r"],
     bedside: Bedside,
     patient: _Patient,
     draws: _Draws,
 ) -> Events:
     """The chosen cells as rows."""
     true = matrix[stay, channels.SIGNAL[column]]
-    noisy = true + (channels.SD[column] + channels.CV[column] * true) * draws.noise[stay, column]
+    noisy = true + (channels.SD[column] + channels.CV[column] * true) * noise
     shown = np.clip(
         noisy * channels.SCALE[column] + channels.OFFSET[column], channels.LOW[column], channels.HIGH[column]
     )
@@ -515,7 +560,7 @@ def _events(
     text[special], value[special] = _texts(stay[special], column[special], value[special], bedside, patient, draws)
     value[(channels.FIXED_TEXT[column] >= 0)] = np.nan
     return Events(
-        stay.astype(np.int32), item, charted, stored, value, text, ITEM_UNIT[item], specimen,
+        patient.stay[stay].astype(np.int32), item, charted, stored, value, text, ITEM_UNIT[item], specimen,
         np.full(len(stay), -1, np.int8),
     )  # fmt: skip
 
@@ -524,7 +569,7 @@ def _clocks(
     bedside: Bedside, patient: _Patient, draws: _Draws
 ) -> tuple[Int[np.ndarray, "n g"], Int[np.ndarray, "n g"], Int[np.ndarray, "n g"]]:
     """When each group of rows is charted and stored, and the specimen it is of."""
-    n, hour, mark = len(patient.present), patient.hour, bedside.habits.mark_s
+    hour, mark = patient.hour, bedside.habits.mark_s
     minute = draws.minute.astype(np.float64)
     spread = 60 * np.floor(minute * 59).astype(np.int64) + (mark % 60)[:, None]
     on_mark = draws.other[:, 23, None] < _MARKED
@@ -535,7 +580,7 @@ def _clocks(
     delay = np.where(_EARLY_STORE & (minute < _NEGATIVE_STORE), -1 - 200 * minute, delay)
     stored = charted + 60 * np.round(delay).astype(np.int64)
     orphan = minute * 7.0 % 1.0 < (_WITHOUT_ADMISSION[0] if hour >= 0 else _WITHOUT_ADMISSION[1])
-    tube = (np.arange(n)[:, None] * 1024 + hour + 8) * 4 + _TUBE
+    tube = (patient.stay[:, None] * 1024 + hour + 8) * 4 + _TUBE
     specimen = np.where(_TUBE >= 0, 2 * (tube + 1) + orphan, 0)
     return charted.astype(np.int32), stored.astype(np.int32), specimen.astype(np.int32)
 
