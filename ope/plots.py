@@ -37,9 +37,7 @@ class Series:
     y: Sequence[float | None]
 
 
-def intervals(
-    rows: Sequence[Interval], alt: str, axis: str, reference: tuple[float, str] | None = None
-) -> Markup:
+def intervals(rows: Sequence[Interval], alt: str, axis: str, reference: tuple[float, str] | None = None) -> Markup:
     """Points with their intervals on one horizontal axis, and a dashed reference line with its name.
 
     Args:
@@ -103,7 +101,7 @@ def lines(
     ys = [y for one in series for y in one.y if y is not None]
     ys += [floor[0]] if floor else []
     x_ticks, y_ticks = _ticks([x for one in series for x in one.x]), _ticks([*ys, 0.0])
-    left, right, top, bottom = 66.0, WIDTH - 24, 14.0, 14 + height
+    left, right, top, bottom = 66.0, WIDTH - 24, 22.0, 22 + height
 
     def x(value: float) -> float:
         return left + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left)
@@ -149,9 +147,7 @@ def _mark(number: int, x: float, y: float) -> str:
 def _legend(labels: Sequence[str], left: float, y: float) -> str:
     parts, x = [], left
     for number, label in enumerate(labels):
-        parts.append(
-            f'<line class="line s{number}" x1="{x:.1f}" x2="{x + 26:.1f}" y1="{y - 4:.1f}" y2="{y - 4:.1f}"/>'
-        )
+        parts.append(f'<line class="line s{number}" x1="{x:.1f}" x2="{x + 26:.1f}" y1="{y - 4:.1f}" y2="{y - 4:.1f}"/>')
         parts.append(_mark(number, x + 13, y - 4))
         parts.append(_text(x + 33, y, label, "start", "small"))
         x += 33 + 7.2 * len(label) + 24
@@ -197,9 +193,7 @@ def heat(
                 )
             )
     for column in range(n_columns):
-        parts.append(
-            _text(left + (column + 0.5) * wide, top + n_rows * high + 18, columns[column], "middle", "small")
-        )
+        parts.append(_text(left + (column + 0.5) * wide, top + n_rows * high + 18, columns[column], "middle", "small"))
     parts.append(_text(left + n_columns * wide / 2, top + n_rows * high + 40, axes[1], "middle", "axis"))
     turn = top + n_rows * high / 2
     parts.append(f'<g transform="rotate(-90 16 {turn:.1f})">{_text(16, turn, axes[0], "middle", "axis")}</g>')
@@ -218,9 +212,7 @@ def bar(share: float, alt: str) -> Markup:
     """A small bar for a table's cell; `share` of 1 fills it."""
     track = '<rect class="bar-track" width="96" height="10" rx="2"/>'
     fill = f'<rect class="bar-fill" width="{96 * min(max(share, 0.0), 1.0):.1f}" height="10" rx="2"/>'
-    frame = (
-        f'<svg class="bar" viewBox="0 0 96 10" width="96" height="10" role="img" aria-label="{escape(alt)}">'
-    )
+    frame = f'<svg class="bar" viewBox="0 0 96 10" width="96" height="10" role="img" aria-label="{escape(alt)}">'
     return Markup(f"{frame}{track}{fill}</svg>")
 
 
@@ -238,8 +230,7 @@ def _ticks(values: Sequence[float], about: int = 5) -> list[float]:
 
 def _axis_x(ticks: Sequence[float], x: Position, top: float, bottom: float, name: str) -> str:
     parts = [
-        _segment("grid", x(tick), top, x(tick), bottom)
-        + _text(x(tick), bottom + 16, f"{tick:g}", "middle", "small")
+        _segment("grid", x(tick), top, x(tick), bottom) + _text(x(tick), bottom + 16, _plain(tick), "middle", "small")
         for tick in ticks
     ]
     return "".join(parts) + _text((x(ticks[0]) + x(ticks[-1])) / 2, bottom + 36, name, "middle", "axis")
@@ -247,15 +238,17 @@ def _axis_x(ticks: Sequence[float], x: Position, top: float, bottom: float, name
 
 def _axis_y(ticks: Sequence[float], y: Position, left: float, right: float, name: str) -> str:
     parts = [
-        _segment("grid", left, y(tick), right, y(tick))
-        + _text(left - 8, y(tick) + 4, f"{tick:g}", "end", "small")
+        _segment("grid", left, y(tick), right, y(tick)) + _text(left - 8, y(tick) + 4, _plain(tick), "end", "small")
         for tick in ticks
     ]
     middle = (y(ticks[0]) + y(ticks[-1])) / 2
     return (
-        "".join(parts)
-        + f'<g transform="rotate(-90 14 {middle:.1f})">{_text(14, middle, name, "middle", "axis")}</g>'
+        "".join(parts) + f'<g transform="rotate(-90 14 {middle:.1f})">{_text(14, middle, name, "middle", "axis")}</g>'
     )
+
+
+def _plain(tick: float) -> str:
+    return f"{tick:g}".replace("-", "−")
 
 
 def _segment(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:

@@ -1,0 +1,362 @@
+"""Report: a run as one self-contained page for a reader who has to decide whether to believe it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from cohort import artifact, concepts
+from cohort.dictionary import Dictionary
+from cohort.errors import ArtifactError
+from ope import gates, plots
+from ope.plots import Interval, Series
+
+TEMPLATES = Path(__file__).with_name("templates")
+NOTICE = "Research prototype. Not for clinical use."
+READ = (("ope", "evaluation.json"), ("cohort", "flow.json"), ("cohort", "quality.json"), ("cohort", "dictionary.json"))
+"""Stage and file of everything the page prints; each is checked against its manifest's hash before it is read."""
+
+
+@dataclass(frozen=True)
+class GateText:
+    """What a gate means to a reader."""
+
+    name: str
+    lifts: str
+
+
+GATES: Mapping[str, GateText] = {
+    "too_few_patients": GateText("Enough patients", "records of more patients"),
+    "low_ess": GateText(
+        "Enough effective sample", "more patients, or a policy that departs less from what clinicians do"
+    ),
+    "low_ess_share": GateText(
+        "Effective sample as a share of the stays", "a policy that departs less from what clinicians do"
+    ),
+    "weight_share": GateText("No single patient dominates", "more patients whose care resembled the policy"),
+    "mean_weight": GateText(
+        "Weights average 1", "a better behaviour model, or a policy that departs less from what clinicians do"
+    ),
+    "unsupported": GateText(
+        "Doses are ones that clinicians give", "a policy that keeps to the doses in the records: more data do not help"
+    ),
+    "behaviour_calibration": GateText(
+        "The behaviour model is calibrated", "a better model of what clinicians do: more data of this kind do not help"
+    ),
+    "value_range": GateText("The value is possible", "mending the evaluation: such a number is a defect"),
+    "disagreement": GateText("Weights and model agree", "more overlap, or a better model of the return"),
+    "self_test": GateText("The estimators pass their self-test", "mending the evaluation"),
+    "truncated": GateText("Every episode has its outcome", "records until the outcome, or a value for the last state"),
+    "undefined": GateText("The policy agrees with the clinicians somewhere", "a policy closer to what clinicians do"),
+    "worse_than_clinicians": GateText(
+        "Not worse than the clinicians", "another policy: the evidence is against this one"
+    ),
+    "includes_zero": GateText(
+        "Better than the clinicians beyond chance", "more patients, or a policy with a larger benefit"
+    ),
+}
+"""Gate's code -> its name and what would lift it."""
+
+VERDICTS: Mapping[str, tuple[str, str, str]] = {
+    gates.REFUSED: (
+        "bad", "Refused",
+        "The policy, or its evaluation, failed a test that more data of the same kind would not mend. "
+        "It is not to be used, watched or compared further as it is.",
+    ),
+    gates.INSUFFICIENT: (
+        "wait", "Insufficient evidence",
+        "The records cannot say whether this policy is better or worse than what the clinicians did. "
+        "That is a statement about the evidence, not about the policy.",
+    ),
+    gates.ELIGIBLE: (
+        "good", "Eligible for silent (shadow) evaluation",
+        "Every gate passed. The policy may be watched beside care without anyone seeing or acting on it. "
+        "This is not a finding that it is safe or effective.",
+    ),
+}  # fmt: skip
+"""The evaluation's verdict -> tone, word, and what it means."""
+
+POLICIES: Mapping[str, str] = {
+    "bc": "imitates the average clinician",
+    "iql": "implicit Q-learning: learns values from the records only, then favours the better recorded doses",
+    "random": "control: every dose with the same probability",
+    "zero_drug": "control: never any drug",
+    "maximum_dose": "control: always the highest bin of both drugs",
+}
+ESTIMATORS: Mapping[str, str] = {
+    "clinicians": "mean return of the records, no weights",
+    "is": "importance sampling",
+    "wis": "weighted importance sampling",
+    "pdis": "per-decision importance sampling",
+    "cwpdis": "consistent weighted per-decision importance sampling",
+    "dm": "direct method: fitted Q evaluation (FQE)",
+    "dr": "doubly robust",
+    "wdr": "weighted doubly robust",
+    "magic": "model and guided importance sampling combined",
+}
+SPLITS = {"train": "to learn", "select": "to choose settings", "evaluate": "to evaluate, never seen before"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a report is made from: the documents of a run and the manifests that vouch for them."""
+
+    name: str
+    evaluation: dict[str, Any]
+    flow: dict[str, Any]
+    quality: dict[str, Any]
+    dictionary: Dictionary
+    manifests: Mapping[str, dict[str, Any]]
+    """Stage -> manifest, as `policy/iql`."""
+    digests: Mapping[str, str]
+    hashes: Mapping[str, str]
+    """File -> SHA-256, as `ope/evaluation.json`."""
+
+    @property
+    def main(self) -> str:
+        """The policy that the verdict is about."""
+        return str(self.evaluation["verdict"]["policy"])
+
+    @property
+    def learned(self) -> list[str]:
+        """The policies that were trained, the main one first, then in the order of their names."""
+        names = [name for name, entry in self.evaluation["policies"].items() if entry["kind"] == "learned"]
+        return sorted(names, key=lambda name: (name != self.main, name))
+
+    @property
+    def controls(self) -> list[str]:
+        """The policies that are known to be bad."""
+        return [name for name, entry in self.evaluation["policies"].items() if entry["kind"] == "control"]
+
+
+def render(run: Path) -> str:
+    """The report of a run as one HTML page that needs no network.
+
+    Raises:
+        ArtifactError: the run has no finished cohort or evaluation, or a file differs from its manifest.
+    """
+    evidence = read(run)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, signed=signed, percent=percent, count=count, short=short, grouped=grouped)
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(style=style, notice=NOTICE, **context(evidence))
+
+
+def read(run: Path) -> Evidence:
+    """Gather the documents of a run, each checked against its manifest.
+
+    Raises:
+        ArtifactError: one is missing, changed, or not JSON.
+    """
+    hashes = {f"{stage}/{file}": _checked(run, stage, file) for stage, file in READ}
+    evaluation, flow, quality, known = (artifact.read_json(run / name) for name in hashes)
+    stages = ["tables", "cohort", "behaviour", *(f"policy/{name}" for name in sorted(evaluation["policies"])), "ope"]
+    made = [stage for stage in stages if (run / stage / artifact.MANIFEST).is_file()]
+    return Evidence(
+        name=run.name,
+        evaluation=evaluation,
+        flow=flow,
+        quality=quality,
+        dictionary=Dictionary.from_dict(known),
+        manifests={stage: artifact.read_manifest(run / stage) for stage in made},
+        digests={stage: artifact.digest(run / stage) for stage in made},
+        hashes=hashes,
+    )
+
+
+def context(evidence: Evidence) -> dict[str, Any]:
+    """Everything the template prints, by section."""
+    return {
+        "evidence": evidence,
+        "verdict": _verdict(evidence),
+        "gate_texts": GATES,
+        "about": {"policies": POLICIES, "estimators": ESTIMATORS, "splits": SPLITS},
+        "entry": evidence.evaluation["policies"][evidence.main],
+        "settings": evidence.manifests["cohort"]["config"]["cohort"],
+        "source": evidence.manifests["cohort"]["config"]["source"],
+        "simulated": "tables" in evidence.manifests,
+        "features": _features(evidence),
+        "losses": [row for row in evidence.quality["source"] if row["rows"]],
+        "doses": _doses(evidence.dictionary),
+        "plots": {
+            "returns": _return_plot(evidence),
+            "differences": _difference_plot(evidence),
+            "sample": _sample_plot(evidence),
+        },
+        "bar": plots.bar,
+    }
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a reader; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference, its sign always written."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share of 1 as a percentage."""
+    return "–" if share is None else f"{100 * share:.{digits}f}%"
+
+
+def count(value: float | None) -> str:
+    """A count with separators for thousands."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def short(digest: str) -> str:
+    """The beginning of a hash, enough to compare by eye; the full one stands in the lineage."""
+    return digest[:12]
+
+
+def _verdict(evidence: Evidence) -> dict[str, Any]:
+    found = evidence.evaluation["verdict"]
+    tone, word, meaning = VERDICTS[found["verdict"]]
+    binding = found["binding"]
+    primary = evidence.evaluation["config"]["primary"]
+    against = evidence.evaluation["policies"][found["policy"]]["against"]["clinicians"]
+    return {
+        "tone": tone,
+        "word": word,
+        "meaning": meaning,
+        "binding": binding,
+        "text": GATES.get(binding["code"], GateText(binding["code"], "not known")),
+        "difference": next(row for row in against if row["estimator"] == primary),
+        "primary": primary,
+    }
+
+
+def _checked(run: Path, stage: str, file: str) -> str:
+    """The file's hash, once it is known to be its manifest's."""
+    expected = artifact.read_manifest(run / stage)["files"].get(file)
+    path = run / stage / file
+    if expected is None or not path.is_file():
+        raise ArtifactError(f"{path}: missing; `suture run CONFIG --out {run} --resume` makes it")
+    if artifact.hash_file(path) != expected:
+        raise ArtifactError(
+            f"{path}: its hash differs from {artifact.MANIFEST}: changed or damaged after it was written"
+        )
+    return str(expected)
+
+
+def _features(evidence: Evidence) -> list[dict[str, Any]]:
+    units = {name: concept.unit for name, concept in concepts.load().measured.items()}
+    return [
+        {"name": name.replace("_", " "), "unit": units.get(name, ""), "measured": name in units, **entry}
+        for name, entry in evidence.quality["features"].items()
+    ]
+
+
+def _doses(known: Dictionary) -> list[dict[str, str]]:
+    """Each bin of both drugs: its bounds and its median, in a full window's units."""
+    step = known.step_hours
+    fluid = _bins([edge * step for edge in known.fluid_edges_ml_h], "{:,.0f}")
+    pressor = _bins(list(known.vasopressor_edges_ug_kg_min), "{:.3f}")
+    return [
+        {
+            "bin": str(index),
+            "fluid": fluid[index],
+            "fluid_median": f"{known.fluid_medians_ml_h[index] * step:,.0f}",
+            "pressor": pressor[index],
+            "pressor_median": f"{known.vasopressor_medians_ug_kg_min[index]:.3f}",
+        }
+        for index in range(min(len(fluid), len(pressor)))
+    ]
+
+
+def _bins(edges: Sequence[float], form: str) -> list[str]:
+    named = [form.format(edge) for edge in edges]
+    between = [f"{low} to {high}" for low, high in pairwise(named)]
+    return ["none", f"up to {named[0]}", *between, f"above {named[-1]}"]
+
+
+def _return_plot(evidence: Evidence) -> Markup | None:
+    primary = evidence.evaluation["config"]["primary"]
+    clinicians = evidence.evaluation["clinicians"]["estimate"]
+    rows = [_interval("clinicians (records)", clinicians)]
+    for name in [*evidence.learned, *evidence.controls]:
+        estimates = evidence.evaluation["policies"][name]["estimates"]
+        rows.append(_interval(name, next(row for row in estimates if row["estimator"] == primary)))
+    reference = None if clinicians["value"] is None else (clinicians["value"], "clinicians")
+    alt = f"Estimated return by {primary} with intervals: " + "; ".join(_spoken(row) for row in rows)
+    return _unless_empty(rows, alt, "return per stay (higher is better)", reference)
+
+
+def _difference_plot(evidence: Evidence) -> Markup | None:
+    rows = [
+        _interval(f"{name} − {other}", row)
+        for name in evidence.learned
+        for other, found in evidence.evaluation["policies"][name]["against"].items()
+        for row in found
+        if row["estimator"] == evidence.evaluation["config"]["primary"]
+    ]
+    alt = "Paired differences in return with intervals: " + "; ".join(_spoken(row) for row in rows)
+    axis = "difference in return per stay (right of 0: the first is better)"
+    return _unless_empty(rows, alt, axis, (0.0, "no difference"))
+
+
+def _unless_empty(rows: list[Interval], alt: str, axis: str, reference: tuple[float, str] | None) -> Markup | None:
+    """The plot, or None where every number in it is withheld: an empty plot says less than the table."""
+    return plots.intervals(rows, alt, axis, reference) if any(row.value is not None for row in rows) else None
+
+
+def _sample_plot(evidence: Evidence) -> Markup:
+    policies = evidence.evaluation["policies"]
+    hours = evidence.dictionary.step_hours
+    series = [
+        Series(
+            name,
+            [hours * step for step in range(len(policies[name]["overlap"]["ess_per_step"]))],
+            policies[name]["overlap"]["ess_per_step"],
+        )
+        for name in evidence.learned
+    ]
+    needed = evidence.evaluation["gates"]["config"]["min_ess"]
+    spoken = "; ".join(f"{one.label} falls from {one.y[0]:.0f} to {one.y[-1]:.0f}" for one in series)
+    alt = f"Effective sample size by decision time, {needed:g} needed: {spoken}"
+    axes = ("hours since the start of the stay's record", "effective sample size (stays)")
+    return plots.lines(series, alt, axes, floor=(needed, f"needed at the end: {needed:g}"))
+
+
+def _interval(label: str, row: Mapping[str, Any]) -> Interval:
+    code, _, _ = (row["withheld"] or "").partition(":")
+    note = GATES[code].name.lower() if code in GATES else code
+    return Interval(label, row["value"], row["low"], row["high"], f"gate “{note}” failed" if code else "")
+
+
+def _spoken(row: Interval) -> str:
+    if row.value is None:
+        return f"{row.label} withheld"
+    return f"{row.label} {number(row.value)} ({number(row.low)} to {number(row.high)})"
+
+
+def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Estimates for a table: those that are withheld for the same reason share one row, their names joined."""
+    out: list[dict[str, Any]] = []
+    for row in rows:
+        alike = next((one for one in out if row["withheld"] is not None and one["withheld"] == row["withheld"]), None)
+        if alike is None:
+            out.append({**row, "estimators": [row["estimator"]]})
+        else:
+            alike["estimators"].append(row["estimator"])
+    return out
+
+
+def embedded(document: object) -> Markup:
+    """A document as JSON that is safe inside a script element: no `<`, `>` or `&` is left as it is."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,223 @@
+"""The report: what it must say first, what it must never print, and that it needs nothing from anywhere."""
+
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cohort import artifact
+from cohort.errors import ArtifactError
+from ope import gates, plots, report
+from tests import small_run
+
+VOID = {"meta", "br", "img", "input", "hr", "link"}
+
+
+class Balance(html.parser.HTMLParser):
+    """Raises where a tag is closed that is not the open one."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"]] if given.get("id") else []
+        self.links += [given["href"]] if given.get("href") else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, tags and style left out, white space joined."""
+    body = re.sub(r"<(style|script|title)[^>]*>.*?</\1>", " ", page, flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run.make(tmp_path_factory.mktemp("report") / "small", n_stays=150)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return report.render(run)
+
+
+def changed(run: Path, out: Path, edit: dict[str, object]) -> Path:
+    """A copy of the run whose evaluation has entries replaced, as a finished stage with right hashes."""
+    document = artifact.read_json(run / "ope" / "evaluation.json")
+    for path, value in edit.items():
+        *parents, last = path.split("/")
+        at = document
+        for key in parents:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        at[int(last) if isinstance(at, list) else last] = value
+    out.mkdir()
+    for stage in ("cohort", "behaviour", "policy"):
+        (out / stage).symlink_to(run / stage)
+    with artifact.writing(out / "ope", "evaluation", {}, seed=0) as draft:
+        artifact.write_json(draft.path / "evaluation.json", document)
+    return out
+
+
+def test_the_verdict_and_its_binding_constraint_come_before_everything_else(page: str) -> None:
+    text = text_of(page)
+    verdict, binding = text.index("Insufficient evidence"), text.index("Binding constraint: Enough patients")
+    assert verdict < binding < text.index("Patients evaluated") < text.index("The gates were fixed")
+
+
+def test_it_says_that_it_is_not_for_clinical_use(page: str) -> None:
+    assert text_of(page).count("Not for clinical use") >= 2
+
+
+def test_the_page_loads_nothing_from_anywhere(page: str) -> None:
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page)
+    assert "@import" not in page
+    assert "url(http" not in page
+    assert "<script" not in page
+
+
+def test_every_element_is_closed_and_every_link_has_its_target(page: str) -> None:
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+    assert {link[1:] for link in parser.links} <= set(parser.ids)
+
+
+def test_a_withheld_number_is_not_printed_even_where_the_document_has_it(run: Path, tmp_path: Path) -> None:
+    at = "policies/iql/estimates/1/"
+    edit = {at + "value": 0.718281, at + "low": 0.618281, at + "high": 0.818281, at + "withheld": "low_ess: too few"}
+    page = report.render(changed(run, tmp_path / "run", edit))
+    assert "0.718" not in page
+    assert "0.618" not in page
+
+
+def test_every_estimate_is_printed_with_its_interval_where_nothing_withholds_it(run: Path, tmp_path: Path) -> None:
+    at = "policies/iql/estimates/1/"
+    edit = {at + "value": 0.718281, at + "low": 0.618281, at + "high": 0.818281, at + "withheld": None}
+    text = text_of(report.render(changed(run, tmp_path / "run", edit)))
+    assert "0.718 0.618 to 0.818" in text
+
+
+def test_a_withheld_number_stands_with_its_reason_and_what_would_lift_it(page: str) -> None:
+    assert re.search(
+        r"withheld \d+ \d+ patients, at least 200 needed\. Lifted by records of more patients", text_of(page)
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word", "tone"),
+    [
+        (gates.REFUSED, "Refused", "bad"),
+        (gates.INSUFFICIENT, "Insufficient evidence", "wait"),
+        (gates.ELIGIBLE, "Eligible for silent (shadow) evaluation", "good"),
+    ],
+)
+def test_each_verdict_has_its_word_and_its_tone(run: Path, tmp_path: Path, verdict: str, word: str, tone: str) -> None:
+    page = report.render(changed(run, tmp_path / "run", {"verdict/verdict": verdict}))
+    assert f'class="verdict {tone}"' in page
+    assert word in text_of(page)[:300]
+
+
+def test_names_and_reasons_are_escaped(run: Path, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    edit = {"verdict/binding/reason": evil, "policies/iql/estimates/0/withheld": f"low_ess: {evil}"}
+    page = report.render(changed(run, tmp_path / evil.replace("/", ""), edit))
+    assert "<img" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_a_changed_evaluation_is_not_reported(run: Path, tmp_path: Path) -> None:
+    out = changed(run, tmp_path / "run", {})
+    file = out / "ope" / "evaluation.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ArtifactError, match=r"evaluation\.json: its hash differs"):
+        report.render(out)
+
+
+def test_a_run_without_an_evaluation_is_one_line(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "cohort").symlink_to(run / "cohort")
+    with pytest.raises(ArtifactError, match="ope: no manifest"):
+        report.render(tmp_path / "run")
+
+
+def test_the_flow_prints_every_step_and_the_splits_add_up(run: Path, page: str) -> None:
+    flow, text = artifact.read_json(run / "cohort" / "flow.json"), text_of(page)
+    for step in flow["steps"][1:]:
+        assert f"{step['stays_lost']} left out: {step['reason']}" in text
+    assert sum(part["stays"] for part in flow["splits"].values()) == flow["steps"][-1]["stays_kept"]
+
+
+def test_the_lineage_prints_the_full_digest_of_every_stage(run: Path, page: str) -> None:
+    for stage in ("cohort", "behaviour", "policy/bc", "policy/iql", "ope"):
+        assert artifact.digest(run / stage) in page
+
+
+def test_every_gate_that_the_evaluation_knows_is_explained() -> None:
+    source = Path(gates.__file__).read_text()
+    codes = set(re.findall(r'_(?:at_least|at_most|within)\(\s*"(\w+)"', source)) | set(
+        re.findall(r'Gate\("(\w+)"', source)
+    )
+    assert codes | gates.NOT_FOR_WANT_OF_DATA <= set(report.GATES)
+
+
+def test_rows_withheld_for_one_reason_share_a_row_and_others_do_not() -> None:
+    rows = [
+        {"estimator": "is", "withheld": "a: x"},
+        {"estimator": "wis", "withheld": None},
+        {"estimator": "pdis", "withheld": "a: x"},
+        {"estimator": "cwpdis", "withheld": None},
+    ]
+    assert [row["estimators"] for row in report.grouped(rows)] == [["is", "pdis"], ["wis"], ["cwpdis"]]
+
+
+def test_embedded_json_cannot_close_its_element() -> None:
+    text = str(report.embedded({"a": "</script><b>&"}))
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"a": "</script><b>&"}
+
+
+def test_a_plot_places_a_value_between_its_ticks_and_names_what_is_withheld() -> None:
+    rows = [plots.Interval("iql", 0.5, 0.25, 0.75), plots.Interval("bc", None, None, None, "too few <patients>")]
+    svg = str(plots.intervals(rows, "two rows", "return", (0.0, "none")))
+    middle = float(re.search(r'<circle class="point" cx="([\d.]+)"', svg).group(1))
+    low, high = (float(x) for x in re.findall(r'class="interval" x1="([\d.]+)" y1="41.0" x2="([\d.]+)"', svg)[0])
+    assert middle == pytest.approx((low + high) / 2)
+    assert "withheld: too few &lt;patients&gt;" in svg
+    assert 'role="img" aria-label="two rows"' in svg
+
+
+def test_a_line_breaks_where_a_point_is_missing() -> None:
+    series = [plots.Series("a", [0.0, 1.0, 2.0, 3.0], [1.0, None, 2.0, 3.0])]
+    path = re.search(r'<path class="line s0" d="([^"]+)"', str(plots.lines(series, "alt", ("x", "y")))).group(1)
+    assert path.count("M") == 2
+    assert path.count("L") == 1
+
+
+def test_a_heat_map_hatches_only_unsupported_cells() -> None:
+    share = np.arange(4.0).reshape(2, 2) / 6
+    hatched = np.array([[False, True], [False, False]])
+    svg = str(plots.heat(share, "alt", ["f0", "f1"], ["v0", "v1"], ("fluid", "vasopressor"), hatched))
+    assert svg.count('class="hatch"') == 1
+    assert ">50%<" in svg
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [-3.2, 7.9], [5.0, 5.0], [0.001, 0.0015], []])
+def test_ticks_are_round_and_enclose_the_values(values: list[float]) -> None:
+    ticks = plots._ticks(values)
+    assert len(ticks) >= 2
+    assert ticks[0] <= min(values, default=0.0)
+    assert ticks[-1] >= max(values, default=1.0)
+    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
