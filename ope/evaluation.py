@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 import policy.store
-from cohort import artifact, build
+from cohort import artifact, build, trajectories
 from cohort.config import Config
 from cohort.episodes import Episodes
-from cohort.errors import InputError
+from cohort.errors import ConfigError, InputError
 from ope import estimates, importance, interval, overlap, self_test
 from ope import gates as gating
 from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample, evaluate
@@ -59,6 +59,12 @@ class EvaluationConfig(Config):
             raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(set(ESTIMATORS) - set(NEED_Q))}")
         return value
 
+    @model_validator(mode="after")
+    def _primary_is_estimated(self) -> "EvaluationConfig":
+        if self.primary not in self.estimators:
+            raise ValueError(f"primary: {self.primary} is not among the estimators: {', '.join(self.estimators)}")
+        return self
+
 
 class _Answers(Protocol):
     def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]: ...
@@ -92,14 +98,18 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
     Raises:
         InputError: a policy may have been trained on evaluation patients, does not fit the cohort's states or actions,
             or the evaluation split is empty.
+        ConfigError: no policies, or `main` is not among them.
         ArtifactError: a directory is missing or damaged.
     """
     thresholds = {"config": config.gates.model_dump(mode="json"), "sha256": gating.digest(config.gates)}
+    if not policies:
+        raise ConfigError("evaluation: no policy to evaluate")
+    main = _main(config, policies)
     for name, path in policies.items():
         require_apart(name, path, cohort_dir)
     episodes = build.episodes(cohort_dir, "evaluate")
     checks = self_test.run()
-    setting = _setting(episodes, checks, config, seed)
+    setting = _setting(_everyone(cohort_dir, episodes), episodes, checks, config, seed)
     clinicians = _clinicians(setting)
     findings = {name: _assess(answers, setting) for name, answers in _subjects(policies, episodes.n_actions)}
     entries = {name: _entry(name, findings, clinicians, setting) for name in findings}
@@ -121,7 +131,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
         "behaviour": {"gate": _plain(setting.calibration)},
         "clinicians": {"estimate": _plain(clinicians.estimates[0])},
         "policies": entries,
-        "verdict": _overall(config, policies, entries),
+        "verdict": {"policy": main, **{key: entries[main][key] for key in ("verdict", "binding")}},
     }
 
 
@@ -166,8 +176,10 @@ class _Finding:
     estimates: tuple[Estimate, ...]
 
 
-def _setting(episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int) -> _Setting:
-    behaviour = behaviour_model.cross_fit(episodes, seed=seed)
+def _setting(
+    everyone: Episodes, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
+) -> _Setting:
+    behaviour = behaviour_model.cross_fit(everyone, seed=seed)[-episodes.n :]
     worst = float(overlap.calibration_error(behaviour, episodes.action).max())
     return _Setting(
         episodes=episodes,
@@ -179,6 +191,27 @@ def _setting(episodes: Episodes, checks: Sequence[Check], config: EvaluationConf
         calibration=gating.check_calibration(worst, config.gates),
         cut=int((~episodes.terminated).sum()),
         spread=float(episodes.returns_to_go(config.gamma)[episodes.start].std()),
+    )
+
+
+def _everyone(cohort_dir: Path, evaluated: Episodes) -> Episodes:
+    """All patients of a cohort, those evaluated last: the behaviour model is cross-fitted on as many as there are."""
+    parts = [evaluated]
+    for split in ("select", "train"):
+        if trajectories.read(cohort_dir, ["stay_id"], split).num_rows:
+            parts.insert(0, build.episodes(cohort_dir, split))
+    offset = np.cumsum([0, *(part.n_episodes for part in parts)])
+    return Episodes.from_arrays(
+        np.concatenate([part.state for part in parts]),
+        np.concatenate([part.action for part in parts]),
+        np.concatenate([part.reward for part in parts]),
+        np.concatenate([part.episode + first for part, first in zip(parts, offset, strict=False)]),
+        np.concatenate([part.terminated for part in parts]),
+        np.concatenate([part.final_state for part in parts]),
+        evaluated.n_actions,
+        patient=np.concatenate([part.patient for part in parts]),
+        features=evaluated.features,
+        scaler=evaluated.scaler,
     )
 
 
@@ -289,17 +322,11 @@ def _verdict(finding: _Finding, differences: Sequence[Estimate], config: Evaluat
     return {"verdict": decided, "binding": _plain(binding)}
 
 
-def _overall(
-    config: EvaluationConfig, policies: Mapping[str, Path], entries: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """The verdict on the main policy."""
-    candidates = (
-        [config.main] if config.main else [PREFERRED, *(name for name in policies if name != BASELINE), *policies]
-    )
-    main = next((name for name in candidates if name in policies), None)
-    if main is None:
-        raise InputError(f"evaluation: main policy {config.main!r} is not among: {', '.join(policies) or 'none'}")
-    return {"policy": main, "verdict": entries[main]["verdict"], "binding": entries[main]["binding"]}
+def _main(config: EvaluationConfig, policies: Mapping[str, Path]) -> str:
+    if config.main is not None and config.main not in policies:
+        raise ConfigError(f"evaluation: main: {config.main!r} is not among the policies: {', '.join(policies)}")
+    ordered = [PREFERRED, *(name for name in policies if name != BASELINE), *policies]
+    return config.main or next(name for name in ordered if name in policies)
 
 
 def _plain(record: Estimate | Gate | Overlap | Check) -> dict[str, Any]:

@@ -148,12 +148,13 @@ def decide(gates: Sequence[Gate], difference: Interval | None) -> tuple[Verdict,
         gates: every gate, the primary estimator's own included.
         difference: policy minus clinicians by the primary estimator; None where a gate withholds it.
 
-    A failure that more patients would not mend refuses; any other is insufficient evidence. Where every gate passed,
-    a difference wholly below 0 refuses, one that includes 0 is insufficient, and the binding constraint of an eligible
-    policy is the gate with the least room.
+    A failure that more patients would not mend refuses; any other is insufficient evidence. So are too few patients,
+    by whom only the self-test can be judged. Where every gate passed, a difference wholly below 0 refuses, one that
+    includes 0 is insufficient, and the binding constraint of an eligible policy is the gate with the least room.
     """
     failed = [gate for gate in gates if not gate.passed]
-    refusing = [gate for gate in failed if gate.code in NOT_FOR_WANT_OF_DATA]
+    few = any(gate.code == "too_few_patients" for gate in failed)
+    refusing = [gate for gate in failed if gate.code in ({"self_test"} if few else NOT_FOR_WANT_OF_DATA)]
     if refusing:
         return REFUSED, refusing[0]
     if failed:

@@ -50,6 +50,7 @@ def test_each_threshold_withholds_with_its_code_and_the_figures(code: str, field
         ({}, WORSE, gates.REFUSED, "worse_than_clinicians"),
         ({"ess": 100.0}, None, gates.INSUFFICIENT, "low_ess"),
         ({"ess": 100.0, "unsupported": 0.5}, None, gates.REFUSED, "unsupported"),
+        ({"n_patients": 27, "unsupported": 0.5}, None, gates.INSUFFICIENT, "too_few_patients"),
     ],
 )
 def test_the_verdict_names_the_gate_that_binds(

@@ -1,0 +1,120 @@
+"""Evaluation: the document of a small simulated cohort, and the policies it refuses to look at."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cohort import artifact
+from cohort.config import parse
+from cohort.errors import ArtifactError, ConfigError, InputError
+from ope import evaluation, gates
+from ope.evaluation import EvaluationConfig
+from ope.gates import GateConfig
+from tests.ope.test_estimates import OPEN
+
+QUICK = {"n_bootstrap": 100}
+
+
+@pytest.fixture(scope="module")
+def document(cohort_dir: Path, policies: dict[str, Path]) -> dict[str, Any]:
+    return evaluation.run(cohort_dir, policies, EvaluationConfig(**QUICK), 0)
+
+
+@pytest.fixture(scope="module")
+def opened(cohort_dir: Path, policies: dict[str, Path]) -> dict[str, Any]:
+    """The same with gates so wide that every number is printed."""
+    return evaluation.run(cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0)
+
+
+def every_estimate(found: dict[str, Any]) -> list[dict[str, Any]]:
+    own = [one for entry in found["policies"].values() for one in entry["estimates"]]
+    pairs = [one for entry in found["policies"].values() for pair in entry["against"].values() for one in pair]
+    return [found["clinicians"]["estimate"], *own, *pairs]
+
+
+def test_the_document_is_json_without_nan(document: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_thirty_patients_print_no_value_at_all(document: dict[str, Any]) -> None:
+    assert document["cohort"]["patients"] < 200
+    for one in every_estimate(document):
+        assert (one["value"], one["low"], one["high"]) == (None, None, None)
+        assert one["withheld"].split(": ")[0] in {"too_few_patients", "undefined"}
+    assert document["verdict"]["verdict"] == gates.INSUFFICIENT
+    assert document["verdict"]["binding"]["code"] == "too_few_patients"
+
+
+def test_every_number_or_its_reason_is_there_and_never_both(opened: dict[str, Any]) -> None:
+    for one in every_estimate(opened):
+        assert (one["value"] is None) == (one["withheld"] is not None)
+    printed = [one for one in opened["policies"]["bc"]["estimates"] if one["value"] is not None]
+    assert printed
+
+
+def test_the_controls_and_the_baseline_are_compared(document: dict[str, Any]) -> None:
+    assert set(document["policies"]) == {"bc", "iql", "random", "zero_drug", "maximum_dose"}
+    assert set(document["policies"]["iql"]["against"]) == {"clinicians", "bc"}
+    assert set(document["policies"]["bc"]["against"]) == {"clinicians"}
+    assert "verdict" not in document["policies"]["random"]
+
+
+def test_a_paired_difference_is_the_difference_of_the_values(opened: dict[str, Any]) -> None:
+    clinicians = opened["clinicians"]["estimate"]["value"]
+    entry = opened["policies"]["bc"]
+    values = {one["estimator"]: one["value"] for one in entry["estimates"]}
+    for one in entry["against"]["clinicians"]:
+        if one["value"] is not None:
+            assert one["value"] == pytest.approx(values[one["estimator"]] - clinicians)
+
+
+def test_the_thresholds_are_recorded_with_their_hash(document: dict[str, Any]) -> None:
+    gates.require_unchanged(document["gates"], GateConfig())
+    assert all(check["passed"] for check in document["self_test"])
+
+
+def test_a_failed_self_test_refuses_every_policy(
+    cohort_dir: Path, policies: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(evaluation.self_test.ORACLES, "broken", lambda: iter([("wis", 1.0)]))
+    found = evaluation.run(cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0)
+    assert found["verdict"]["verdict"] == gates.REFUSED
+    assert found["verdict"]["binding"]["code"] == "self_test"
+    assert all(one["value"] is None for entry in found["policies"].values() for one in entry["estimates"])
+
+
+def test_a_policy_of_another_cohort_or_split_is_refused(
+    cohort_dir: Path, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    with artifact.writing(tmp_path / "stranger", "policy", {}, {"cohort": policies["bc"]}) as draft:
+        (draft.path / "x").write_text("")
+    with pytest.raises(InputError, match="policy p: trained on another cohort"):
+        evaluation.run(cohort_dir, {"p": tmp_path / "stranger"}, EvaluationConfig(**QUICK), 0)
+    with artifact.writing(tmp_path / "peeked", "policy", {}, {"cohort": cohort_dir}) as draft:
+        draft.notes["split"] = "evaluate"
+    with pytest.raises(InputError, match="trained on the 'evaluate' split"):
+        evaluation.run(cohort_dir, {"p": tmp_path / "peeked"}, EvaluationConfig(**QUICK), 0)
+    with pytest.raises(ArtifactError, match=r"no manifest\.json"):
+        evaluation.run(cohort_dir, {"p": tmp_path / "absent"}, EvaluationConfig(**QUICK), 0)
+
+
+def test_the_main_policy_must_be_there(cohort_dir: Path, policies: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="main: 'bear' is not among the policies: bc, iql"):
+        evaluation.run(cohort_dir, policies, EvaluationConfig(main="bear", **QUICK), 0)
+
+
+def test_a_wrong_configuration_is_refused() -> None:
+    with pytest.raises(ConfigError, match="estimator"):
+        parse({"estimators": ["ips"]}, EvaluationConfig, "evaluation")
+    with pytest.raises(ConfigError, match="primary"):
+        parse({"estimators": ["is"], "primary": "wis"}, EvaluationConfig, "evaluation")
+    with pytest.raises(ConfigError, match="unknown key"):
+        parse({"n_boot": 3}, EvaluationConfig, "evaluation")
+
+
+def test_a_constant_policy_answers_alike_in_every_state() -> None:
+    probs = evaluation.Constant(np.array([0.25, 0.75], np.float32)).probs(np.zeros((3, 4)))
+    assert probs.tolist() == [[0.25, 0.75]] * 3
