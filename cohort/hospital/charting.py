@@ -37,7 +37,8 @@ __all__ = [
 FIRST_HOUR = -6
 """The first hour that may be charted: laboratory work (and a few vital signs) from before the ICU."""
 LAST_HOUR = 1000
-_NEVER = -1000
+NEVER = -1000
+"""An hour before any: of what has not happened yet."""
 
 # Tuned to the counts of the MIMIC-IV demo: how often each thing is charted an hour, and what makes it more often.
 _ON_THE_HOUR = 0.88  # of the monitor's rows
@@ -46,6 +47,7 @@ _BEFORE_ICU = 0.08  # an hour, in the two hours before
 _AWAY = 0.0033  # an hour: begins a trip of 4 to 8 hours, for a scan or an operation
 _WITHOUT_ADMISSION = 0.17, 0.75  # laboratory orders that name no admission, in the ICU and before it
 _REFRACTORY_HOURS = 3
+_OTHERS = 24  # uniforms a stay and hour that are no channel's
 
 
 class ChartingConfig(Config):
@@ -165,8 +167,8 @@ def admit(population: Population, config: ChartingConfig, rng: np.random.Generat
     )  # fmt: skip
     no, never = np.zeros(n, bool), np.full(n, -1)
     return Bedside(
-        habits, no, no, rng.random(n) < 0.6, np.full(n, _NEVER), np.full((n, 4), _NEVER), np.zeros(n), np.zeros(n, int),
-        never, never, np.zeros((n, 5), bool), np.full((n, 8), _NEVER), (),
+        habits, no, no, rng.random(n) < 0.6, np.full(n, NEVER), np.full((n, 4), NEVER), np.zeros(n), np.zeros(n, int),
+        never, never, np.zeros((n, 5), bool), np.full((n, 8), NEVER), (),
     )  # fmt: skip
 
 
@@ -190,19 +192,19 @@ def hour(
         severity: 0 well to 1 dying; the sicker, the more often laboratory work is sent.
         ventilated: invasively.
     """
-    draws = _Draws.of(len(present), rng)
+    key = rng.integers(0, 2**64, len(present), dtype=np.uint64)
     stay = np.flatnonzero(present)
+    draws, local = _Draws.of(key[stay]), at(bedside, stay)
     patient = _Patient(
         stay, hour, severity[stay], on_vasopressor[stay], ventilated[stay],
         {name: values[name][stay] for name in SIGNALS}, config.intensity,
     )  # fmt: skip
-    draws, local = draws.take(stay), _at(bedside, stay)
     attended = _attend(local, patient, draws)
     chosen, after = _choose(attended, patient, draws, config)
     row, column = np.nonzero(chosen)
     noise, spoils = _hashed(draws.key[row], column)
     events = _events(row, column, _matrix(attended, patient, chosen, draws), noise, attended, patient, draws)
-    return _put(bedside, stay, after), faults.plant(events, spoils, config.faults)
+    return put(bedside, stay, after), faults.plant(events, spoils, config.faults)
 
 
 def ventilation(bedside: Bedside, out_hour: Float[np.ndarray, "n"]) -> Procedures:
@@ -218,32 +220,37 @@ def ventilation(bedside: Bedside, out_hour: Float[np.ndarray, "n"]) -> Procedure
 
 @dataclass(frozen=True)
 class _Draws:
-    """An hour's random numbers: a fixed number, whoever is present."""
+    """An hour's random numbers for the stays present, all from one word a stay."""
 
     choice: Float32[np.ndarray, "n c"]
     minute: Float32[np.ndarray, "n g"]
     other: Float32[np.ndarray, "n o"]
-    delay: Float32[np.ndarray, "n g"]
+    delay: Float[np.ndarray, "n g"]
     key: UInt64[np.ndarray, "n"]
     """What the noise and the faults of a stay's rows come from."""
 
     @classmethod
-    def of(cls, n: int, rng: np.random.Generator) -> "_Draws":
+    def of(cls, key: UInt64[np.ndarray, "n"]) -> "_Draws":
         c, g = len(CHANNELS), len(GROUPS)
-        uniform = rng.random((n, c + g + 24), dtype=np.float32)
-        return cls(
-            uniform[:, :c], uniform[:, c : c + g], uniform[:, c + g :],
-            rng.standard_normal((n, g), dtype=np.float32), rng.integers(0, 2**64, n, dtype=np.uint64),
-        )  # fmt: skip
+        uniform = _uniforms(key, c + g + _OTHERS)
+        delay, _ = _hashed(key[:, None], np.arange(c, c + g))
+        return cls(uniform[:, :c], uniform[:, c : c + g], uniform[:, c + g :], delay, key)
 
-    def take(self, stay: Int[np.ndarray, "k"]) -> "_Draws":
-        """Those of some stays."""
-        return _Draws(*(getattr(self, name)[stay] for name in _Draws.__annotations__))
+
+def _uniforms(key: UInt64[np.ndarray, "n"], columns: int) -> Float32[np.ndarray, "n u"]:
+    """A uniform on [0, 1) for each cell (MurmurHash3's 32-bit finaliser)."""
+    z = key.astype(np.uint32)[:, None] + np.arange(1, columns + 1, dtype=np.uint32) * np.uint32(0x9E3779B9)
+    z ^= z >> np.uint32(16)
+    z *= np.uint32(0x85EBCA6B)
+    z ^= z >> np.uint32(13)
+    z *= np.uint32(0xC2B2AE35)
+    z ^= z >> np.uint32(16)
+    return (z >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
 
 
 def _hashed(
-    key: UInt64[np.ndarray, "r"], column: Int[np.ndarray, "r"]
-) -> tuple[Float[np.ndarray, "r"], Float[np.ndarray, "r"]]:
+    key: UInt64[np.ndarray, "..."], column: Int[np.ndarray, "r"]
+) -> tuple[Float[np.ndarray, "*s"], Float[np.ndarray, "*s"]]:
     """A standard normal (to four sixteenths of a word: within 3.5) and a uniform for each cell of the chart.
 
     The mixing is SplitMix64's (Steele, Lea and Flood 2014), so that only rows that exist cost a draw.
@@ -252,7 +259,7 @@ def _hashed(
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
-    quarters = z.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int64)
+    quarters = z.view(np.uint16).reshape(*z.shape, 4).sum(axis=-1, dtype=np.int64)
     uniform = (z * np.uint64(0xD1342543DE82EF95)) >> np.uint64(40)
     return (quarters - 2 * 65535) / (65536 / np.sqrt(3.0)), uniform.astype(np.float64) / 2**24
 
@@ -275,7 +282,7 @@ class _Patient:
         return self.hour >= 0
 
 
-def _at(bedside: Bedside, stay: Int[np.ndarray, "k"]) -> Bedside:
+def at(bedside: Bedside, stay: Int[np.ndarray, "k"]) -> Bedside:
     """The bedsides of some stays, without the ventilation that has ended."""
     if len(stay) == len(bedside.arterial):
         return replace(bedside, ended=())
@@ -283,7 +290,7 @@ def _at(bedside: Bedside, stay: Int[np.ndarray, "k"]) -> Bedside:
     return Bedside(habits, *(getattr(bedside, name)[stay] for name in _MOVING), ended=())
 
 
-def _put(bedside: Bedside, stay: Int[np.ndarray, "k"], part: Bedside) -> Bedside:
+def put(bedside: Bedside, stay: Int[np.ndarray, "k"], part: Bedside) -> Bedside:
     """All bedsides, those of some stays brought up to date."""
     ended = (*bedside.ended, *part.ended)
     if len(stay) == len(bedside.arterial):
@@ -481,7 +488,7 @@ def _laboratory(
     sick, pressor, tube = patient.severity, patient.on_vasopressor, patient.ventilated
     since = hour - bedside.drawn
     rested = since >= _REFRACTORY_HOURS
-    first = (bedside.drawn == _NEVER) & (hour >= 0)
+    first = (bedside.drawn == NEVER) & (hour >= 0)
     early = hour < 0
     morning = ((bedside.habits.clock_hour + hour) % 24 == bedside.habits.lab_hour) & (hour >= 0)
     chance = np.where(early, 0.10, np.where(first[:, 0], 0.3, more * (0.012 + 0.05 * sick + 0.03 * pressor)))

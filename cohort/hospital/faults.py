@@ -1,6 +1,7 @@
 """Faults: what goes wrong on the way into the record, planted at known rates and counted by kind."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -128,6 +129,7 @@ def plant(events: Events, draw: Float[np.ndarray, "r"], config: FaultConfig) -> 
     return concatenate([spoilt, copies])
 
 
+@cache
 def _thresholds(config: FaultConfig) -> Float[np.ndarray, "i k"]:
     """Per item the cumulative probability of each kind of charted fault."""
     rate = np.zeros((len(ITEMS), len(_CHARTED)))

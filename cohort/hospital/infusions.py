@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cohort.hospital.charting import Bedside, ChartingConfig
+from cohort.hospital import charting
+from cohort.hospital.charting import NEVER, Bedside, ChartingConfig
 from cohort.hospital.faults import KIND, FaultConfig
 from cohort.hospital.items import INDEX, UNIT
 
@@ -116,21 +117,24 @@ def infuse(
         fluid_ml: tonicity-adjusted mL over those minutes (5% dextrose not counted); 0: none.
         drug_rates: (n, len(DRUGS)) mean rates over those minutes; 0: not given.
     """
-    window = _Window(
-        bedside, start_hour, minutes, np.where(minutes > 0, fluid_ml, 0.0),
-        np.where(minutes[:, None] > 0, drug_rates, 0.0), rng.random((len(minutes), _DRAWS)),
-    )  # fmt: skip
+    draw = rng.random((len(minutes), _DRAWS))
+    stay = np.flatnonzero(minutes > 0)
+    local = charting.at(bedside, stay)
+    window = _Window(stay, local, start_hour, minutes[stay], fluid_ml[stay], drug_rates[stay], draw[stay])
     running = _running(window)
-    began = np.where(running & (bedside.order_start < 0), start_hour, np.where(running, bedside.order_start, -1000))
+    began = np.where(running & (local.order_start < 0), start_hour, np.where(running, local.order_start, NEVER))
     began[:, LINES.index("bolus")] = start_hour
-    parts = [*_drugs(window, began), *_fluids(window, began)]
-    rows = concatenate([part for part in parts if part is not None] or [_empty()])
-    after = replace(bedside, given=window.rates > 0, order_start=began)
-    return after, _plant(rows, window, config.faults)
+    parts = [part for part in (*_drugs(window, began), *_fluids(window, began)) if part is not None]
+    rows = _plant(concatenate(parts or [_empty()]), window, config.faults)
+    after = replace(local, given=window.rates > 0, order_start=began)
+    return charting.put(bedside, stay, after), replace(rows, stay=stay[rows.stay].astype(np.int32))
 
 
 @dataclass(frozen=True)
 class _Window:
+    """The stays to whom a window's doses are given; below, rows count positions among them until the very end."""
+
+    stay: Int[np.ndarray, "n"]
     bedside: Bedside
     start_hour: int
     minutes: Int[np.ndarray, "n"]
@@ -227,7 +231,7 @@ def _fluids(window: _Window, began: Int[np.ndarray, "n w"]) -> list[Infusions | 
     """The drugs' carrier, a running fluid, and boluses, in shares that depend on how much is given."""
     carrier = _carrier_ml(window)
     rest = np.where(window.carried, window.fluid_ml - carrier, window.fluid_ml)
-    hourly = np.divide(rest * 60, window.minutes, out=np.zeros_like(rest), where=window.minutes > 0)
+    hourly = rest * 60 / window.minutes
     draw = window.draw[:, _BOLUS_SHARE]
     chance = np.clip((hourly - 15) / 100, 0, 0.95)
     bolus = np.where(draw[:, 0] < chance, rest * (0.35 + 0.6 * draw[:, 1]), 0.0)
@@ -334,11 +338,11 @@ def _rows(
 ) -> Infusions:
     k, base = len(rows.stay), window.start_hour * 3600
     late = 60 * np.floor(np.exp(2.0 + 1.2 * (window.draw[rows.stay, _STORED] * 2 - 1))).astype(np.int64)
-    order = _order(rows.stay, window.start_hour, rows.line, rows.part)
+    order = _order(window.stay[rows.stay], window.start_hour, rows.line, rows.part)
     return Infusions(
-        rows.stay.astype(np.int32), np.full(k, INDEX[itemid], np.int16), base + 60 * rows.start, base + 60 * rows.end,
+        rows.stay, np.full(k, INDEX[itemid], np.int16), base + 60 * rows.start, base + 60 * rows.end,
         base + 60 * rows.start + late, amount, np.full(k, amount_unit, np.int16), rate, rate_unit.astype(np.int16),
-        order, _order(rows.stay, began[rows.stay, rows.line], rows.line, 0), np.full(k, category, np.int8),
+        order, _order(window.stay[rows.stay], began[rows.stay, rows.line], rows.line, 0), np.full(k, category, np.int8),
         status.astype(np.int8), window.weight_kg[rows.stay], np.full(k, -1, np.int8),
     )  # fmt: skip
 
@@ -439,7 +443,7 @@ def _backwards(rows: Infusions) -> Infusions:
 
 def _stopped(window: _Window, rate: float) -> Infusions:
     """A row of rate 0 where a vasopressor was stopped at this window's start."""
-    off = window.bedside.given & (window.rates <= 0) & (window.minutes[:, None] > 0)
+    off = window.bedside.given & (window.rates <= 0)
     stay, drug = np.nonzero(off & (window.draw[:, _STOPPED] < rate))
     if not len(stay):
         return _empty()
