@@ -1,23 +1,28 @@
 """Rollout: the true value of a policy, by letting it treat the simulated hospital's patients."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float, Float32
+from pandas.api.types import union_categoricals
 
 from cohort import features, tables
 from cohort.dictionary import Dictionary
 from cohort.errors import ConfigError, InputError
 from cohort.grid import GridConfig
-from cohort.hospital import clinicians, layout, simulation
+from cohort.hospital import charting, clinicians, events, items, layout, simulation
 from cohort.hospital.population import Outcomes
 from cohort.hospital.simulation import Choice, HospitalConfig, Moment, Shard
 from cohort.hospital.truth import Truth
 from cohort.reward import RewardConfig, rewards
 from cohort.sources import mimic_iv
+
+
+_WEIGHTS = np.array([position for position, item in enumerate(items.ITEMS) if item.itemid in (226512, 224639, 226531)])
 
 
 class Policy(Protocol):
@@ -95,10 +100,18 @@ class PolicyDecides:
 
 
 class Chart:
-    """The pipeline's view of a shard while it runs: the rows charted so far, in canonical form."""
+    """The pipeline's view of a shard while it runs: the rows charted so far, in canonical form.
+
+    Only rows that are new since the last moment are brought to canonical form, for a canonical row follows from raw
+    rows of the same instant; but drips and ventilation are read anew, because their rows grow, and the weights with
+    them, because doses are divided by them.
+    """
 
     def __init__(self, grid: GridConfig) -> None:
         self._grid = grid
+        self._hours_read = 0
+        self._observations = tables.empty("observations")
+        self._outputs = tables.empty("outputs")
 
     def states(self, moment: Moment) -> Float[np.ndarray, "k d"]:
         """The 48 features of the stays present at the moment; NaN is missing."""
@@ -111,10 +124,24 @@ class Chart:
 
     def canonical(self, moment: Moment) -> tables.Tables:
         """Everything charted before the moment."""
-        assert moment.record is not None
-        raw = raw_tables(moment.shard, moment.record, moment.hour)
-        known, _ = mimic_iv.canonical(raw)
-        return known
+        record = moment.record
+        assert record is not None
+        fresh = record.charted[self._hours_read :]
+        weights = [events.take(part, np.isin(part.item, _WEIGHTS)) for part in record.charted[: self._hours_read]]
+        part, _ = mimic_iv.canonical(raw_tables(moment.shard, replace(record, charted=[*weights, *fresh]), moment.hour))
+        self._observations = _joined(self._observations, self._fresh(part.observations, part.stays, moment.hour))
+        self._outputs = _joined(self._outputs, self._fresh(part.outputs, part.stays, moment.hour))
+        self._hours_read = len(record.charted)
+        return tables.Tables(part.stays, self._observations, part.infusions, self._outputs)
+
+    def _fresh(self, rows: pd.DataFrame, stays: pd.DataFrame, hour: int) -> pd.DataFrame:
+        """The rows of the hours since the last moment; earlier ones were read before."""
+        position = pd.Index(stays["stay_id"]).get_indexer(rows["stay_id"])
+        since = rows["charted"].to_numpy() - stays["intime"].to_numpy()[position]
+        new = since < np.timedelta64(hour, "h")
+        if self._hours_read:
+            new &= since >= np.timedelta64(self._hours_read + charting.FIRST_HOUR, "h")
+        return rows[new]
 
 
 def raw_tables(shard: Shard, record: simulation.Record, hour: int) -> dict[str, pd.DataFrame]:
@@ -162,9 +189,22 @@ def _checked(probability: Float[np.ndarray, "n a"], n: int) -> Float[np.ndarray,
 def _open_ended(shard: Shard) -> Outcomes:
     """Outcomes that say nothing: every stay still runs."""
     n = shard.n
-    never = np.full(n, np.datetime64("NaT", "us"))
-    far = float(simulation.MAX_HOURS)
-    return Outcomes(np.full(n, far), never, never, never, np.zeros(n, bool), np.zeros(n, bool))
+    never, no = np.full(n, np.datetime64("NaT", "us")), np.zeros(n, bool)
+    left = shard.population.intime + simulation.LONGEST_ADMISSION  # before anybody returns
+    return Outcomes(np.full(n, float(simulation.MAX_HOURS)), left, never, never, no, no)
+
+
+def _joined(known: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """All rows; the vocabularies of text columns are united."""
+    if not len(known) or not len(fresh):
+        return fresh.reset_index(drop=True) if not len(known) else known
+    columns = {}
+    for name in known:
+        if isinstance(known[name].dtype, pd.CategoricalDtype):
+            columns[name] = pd.Series(union_categoricals([known[name], fresh[name]]))
+        else:
+            columns[name] = pd.concat([known[name], fresh[name]], ignore_index=True)
+    return pd.DataFrame(columns)
 
 
 def _frames(raw: Mapping[str, pa.Table]) -> dict[str, pd.DataFrame]:

@@ -25,7 +25,8 @@ _POPULATION, _TRAITS, _BEGIN, _BODY, _CHOICE, _CHART, _INFUSE, _SHIFT, _WARD, _A
 _FIRST_IMPRESSION_MMHG = 8.0  # SD of what is seen of the pressure on arrival, before the monitor is connected
 _MONITOR_MMHG = 1.5
 _VASOPRESSIN_U_MIN = 0.03
-_DAY = np.timedelta64(24, "h")
+LONGEST_ADMISSION = np.timedelta64(100, "D")
+"""No hospital admission is longer, and nobody returns sooner."""
 
 
 class HospitalConfig(Config):
