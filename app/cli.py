@@ -55,7 +55,7 @@ def main() -> None:
         signal.signal(number, _stop)
     _quieten_libraries()
     try:
-        app()
+        typer.main.get_command(app)()  # calling `app` itself would put Typer's own handler of defects in place of ours
     except SutureError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -73,6 +73,11 @@ def test_a_defect_is_reported_without_its_message_which_may_hold_patient_data(
     assert "30000123" not in said
 
 
+def test_defects_are_caught_by_our_own_hook_whatever_the_library_installs(suture: Suture) -> None:
+    suture("--version")
+    assert sys.excepthook is cli._defect
+
+
 def test_verify_lists_every_stage_of_a_sound_run(suture: Suture, tiny_run: Path) -> None:
     done = suture("verify", tiny_run)
     assert done.code == 0, done.err
