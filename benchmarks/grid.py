@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from cohort import concepts, features, grid, tables
+from cohort import concepts, features, tables
 from cohort.grid import GridConfig
 from cohort.tables import Tables
 

@@ -64,7 +64,7 @@ def doses(
 ) -> Doses:
     """Integrate every infusion exactly over the windows that start at `hours` after `anchor` and stop by `end`.
 
-    Fluid volume is conserved whatever the step; a dose below intervals.QUANTUM counts as none.
+    Fluid volume is conserved whatever the step; a dose below half a billionth of a mL counts as none.
     """
     first = int(hours[0])
     n_windows = (int(hours[-1]) - first) // step_hours + 1
@@ -124,4 +124,4 @@ def _totals(
     """Rate times hours per window, infusions stopped at each stay's `limit` (microseconds since its anchor)."""
     stopped = intervals.Infusions(given.stay, given.start, np.minimum(given.end, limit[given.stay]), given.rate)
     pieces = intervals.cut(stopped, first_hour, step_hours, n_windows)
-    return intervals.quanta(pieces, len(limit), n_windows) * intervals.QUANTUM
+    return intervals.quanta(pieces, len(limit), n_windows) / intervals.QUANTA

@@ -186,13 +186,13 @@ def _fluid_total(
     n_hours = max(int(hours[-1]), 1)
     given = intervals.infusions(tables.infusions, tables.stays, anchor, {"fluid": 1.0, "d5w": 1.0})
     hourly = intervals.quanta(intervals.cut(given, 0, 1, n_hours), len(anchor), n_hours)
-    until = np.cumsum(np.pad(hourly, ((0, 0), (1, 0))), axis=1) * intervals.QUANTUM
+    until = np.cumsum(np.pad(hourly, ((0, 0), (1, 0))), axis=1) / intervals.QUANTA
     return until[:, np.clip(hours, 0, None)].T
 
 
 @dataclass(frozen=True)
 class _Urine:
-    """Urine that was known at each whole hour from `start` on; volumes in intervals.QUANTUM, so sums are exact."""
+    """Urine that was known at each whole hour from `start` on; volumes in intervals.QUANTA, so sums are exact."""
 
     start: int
     since_anchor: Float64[np.ndarray, "h s"]
@@ -213,7 +213,7 @@ class _Urine:
         known = grid.visible_hour(grid.microseconds(tables.outputs["available"].to_numpy()) - zero)
         rows = np.flatnonzero(known <= hours[-1])
         charted, cell = charted[rows], np.maximum(known[rows] - start, 0) * len(anchor) + stay[rows]
-        volume = np.rint(tables.outputs["volume_ml"].to_numpy(np.float64)[rows] / intervals.QUANTUM)
+        volume = np.rint(tables.outputs["volume_ml"].to_numpy(np.float64)[rows] * intervals.QUANTA)
         n_cells = shape[0] * shape[1]
         first, last = np.full(n_cells, _LATE), np.full(n_cells, -_LATE)
         np.minimum.at(first, cell, charted)
@@ -230,13 +230,13 @@ class _Urine:
     def total(self, hours: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k s"]:
         """Urine since the anchor known at `hours`, mL; NaN until the first row is known."""
         seen = self.last[hours - self.start] > -_LATE
-        return np.where(seen, self.since_anchor[hours - self.start] * intervals.QUANTUM, np.nan)
+        return np.where(seen, self.since_anchor[hours - self.start] / intervals.QUANTA, np.nan)
 
     def step(self, hours: Int[np.ndarray, "k"], step_hours: int) -> Float64[np.ndarray, "k s"]:
         """Urine that became known in the step before each of `hours`, mL; NaN until the first row is known."""
         seen = self.last[hours - self.start] > -_LATE
         now, before = hours - self.start, hours - step_hours - self.start
-        return np.where(seen, (self.since_anchor[now] - self.since_anchor[before]) * intervals.QUANTUM, np.nan)
+        return np.where(seen, (self.since_anchor[now] - self.since_anchor[before]) / intervals.QUANTA, np.nan)
 
     def day(self, hours: Int[np.ndarray, "k"]) -> Float64[np.ndarray, "k s"]:
         """Urine that became known in the 24 h before each of `hours`, mL; NaN unless 22 of them were observed.
@@ -246,5 +246,5 @@ class _Urine:
         now = hours - self.start
         day_ago = ((hours - LOOK_BACK_H) * grid.HOUR_US)[:, None]
         observed = self.last[now] - np.maximum(self.first[now], day_ago)
-        volume = (self.ever[now] - self.ever[now - LOOK_BACK_H]) * intervals.QUANTUM
+        volume = (self.ever[now] - self.ever[now - LOOK_BACK_H]) / intervals.QUANTA
         return np.where(observed >= URINE_OBSERVED_H * grid.HOUR_US, volume, np.nan)

@@ -169,7 +169,8 @@ def combine_gcs(
     """
     eye, motor, verbal = value["gcs_eye"], value["gcs_motor"], value["gcs_verbal"]
     untestable = verbal == UNTESTABLE
-    gcs = eye + motor + np.where(untestable, last_testable, verbal)
+    spoken = last_testable if rule == "last_testable" else np.full(verbal.shape, np.nan)
+    gcs = eye + motor + np.where(untestable, spoken, verbal)
     age = np.maximum(np.maximum(age_h["gcs_eye"], age_h["gcs_motor"]), age_h["gcs_verbal"])
     if rule == "normal":
         gcs, age = np.where(untestable, 15.0, gcs), np.where(untestable, age_h["gcs_verbal"], age)

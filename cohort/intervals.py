@@ -8,8 +8,8 @@ from jaxtyping import Float64, Int, Shaped
 
 from cohort.grid import HOUR_US, microseconds, stay_rows
 
-QUANTUM = 1e-9
-"""Doses are summed in whole multiples of this many mL (or ug/kg/min x h), so that the order of rows cannot matter."""
+QUANTA = 1e9
+"""Doses are summed in whole billionths of a mL (or of ug/kg/min x h), so that the order of rows cannot matter."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def cut(infusions: Infusions, first_hour: int, width_hours: int, n_windows: int)
 
 
 def quanta(pieces: Pieces, n_stays: int, n_windows: int) -> Float64[np.ndarray, "s w"]:
-    """Rate times hours, summed per stay and window, in whole multiples of QUANTUM."""
-    whole = np.rint(pieces.rate * (pieces.overlap_us / HOUR_US) / QUANTUM)
+    """Rate times hours, summed per stay and window, in whole billionths (see QUANTA)."""
+    whole = np.rint(pieces.rate * (pieces.overlap_us / HOUR_US) * QUANTA)
     return exact_sum(whole, pieces.stay * n_windows + pieces.window, n_stays * n_windows).reshape(n_stays, n_windows)
 
 
