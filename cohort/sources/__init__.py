@@ -23,7 +23,7 @@ class SourceConfig(Config):
     workers: int = Field(default=1, ge=1, le=64)
     """Processes over the shards; they do not change the result."""
     memory_mb: int = Field(default=1024, ge=256, le=262_144)
-    """What reading may take: blocks of a 64th of it are read at a time. A process needs about 400 bytes a shard's row."""
+    """What reading may take: blocks of a 64th of it are read at a time."""
 
 
 def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int, int], None] | None = None) -> Counts:

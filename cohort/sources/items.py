@@ -69,9 +69,11 @@ class Group(config.Config):
     untestable: tuple[str, ...] = ()
     """Texts that make the value missing: the text decides."""
     ventilated: tuple[str, ...] = ()
-    """Texts (rule `device`) that prove invasive ventilation."""
+    """Texts (rules `mode`, `device`) that prove invasive ventilation; none given for `mode`: every other text."""
     unventilated: tuple[str, ...] = ()
     """Texts (rules `mode`, `device`) that prove there is none."""
+    unknown: tuple[str, ...] = ()
+    """Texts (rule `mode`) that prove nothing; where `ventilated` is given, so does every text in neither list."""
     gas: bool = False
     """From the blood gas machine: its result is stored within minutes."""
 
@@ -105,7 +107,6 @@ class Drug(config.Config):
     drug: Literal[
         "norepinephrine", "epinephrine", "phenylephrine", "dopamine", "vasopressin", "angiotensin_ii", "dobutamine"
     ]
-    ignored: tuple[str, ...] = ()
 
 
 class Fluid(config.Config):

@@ -203,8 +203,7 @@ def _texts(
         rule = chosen.groups[index]
         code = events.text[rows]
         if rule.rule == "mode":
-            mode = [np.nan if not word else float(word not in rule.unventilated) for word in words]
-            value[rows] = np.array([*mode, np.nan])[code]
+            value[rows] = np.array([*(_mode(rule, word) for word in words), np.nan])[code]
         elif rule.rule == "device":
             value[rows] = np.nan
             text[rows] = code
@@ -215,6 +214,14 @@ def _texts(
             text[untestable] = events.text[untestable]
             decided[untestable] = True
     return decided
+
+
+def _mode(rule: items.Group, word: str) -> float:
+    """1, 0 or NaN: what a ventilator's mode or an event says of invasive ventilation."""
+    if word in rule.unventilated:
+        return 0.0
+    known = word in rule.ventilated if rule.ventilated else bool(word) and word not in rule.unknown
+    return 1.0 if known else np.nan
 
 
 def _temperature(
@@ -248,8 +255,9 @@ def _fio2(
     litres = np.zeros(len(value), dtype=bool)
     litres[rows] = (raw > 1) & (raw < 20)
     _drop(counts, events.table, "1-20 is litres a minute, not a fraction", litres, concept, dropped)
-    mixed = min(int(percent.sum()), int((raw <= 1).sum()))
-    _add(counts, events.table, "fio2: the rarer of fraction and percent", mixed)
+    as_percent = np.array([rule.unit == "%" for rule in chosen.groups])[group[rows]]
+    other = np.where(as_percent, raw <= 1, percent)
+    _add(counts, events.table, "fio2: fraction where percent is usual, or the reverse", int(other.sum()))
 
 
 def _device_evidence(events: Events, chosen: Section, delays: items.Delays, counts: Counts) -> list[Observations]:

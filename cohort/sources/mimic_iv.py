@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cohort.sources import doses, infection, items, measurements, normalise, stays
 from cohort.sources.doses import Orders
 from cohort.sources.measurements import Observations
-from cohort.sources.normalise import Columns, integers, numbers, times, words
+from cohort.sources.normalise import Columns, integers, numbers
 from cohort.sources.raw import Keep, Kind, RawTable
 from cohort.sources.stays import History, Windows
 from cohort.tables import Counts, Tables
@@ -88,7 +88,7 @@ def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
     given = doses.give(orders, _ITEMS.drugs, _ITEMS.fluids, normalise.weights(observed), counts)
     urine = []
     if "outputevents" in raw:
-        rows = _of(raw["outputevents"], "outputevents", _URINE)
+        rows = normalise.of_items(raw["outputevents"], "outputevents", _URINE)
         rows, stay = normalise.by_stay(rows, "outputevents", "stay_id", "charttime", where, counts)
         delay = _ITEMS.assumed_delay_minutes.output
         urine.append(normalise.outputs(rows, "outputevents", stay, _ITEMS.urine, delay, counts))
@@ -108,17 +108,8 @@ def _stays(raw: pd.DataFrame) -> pd.DataFrame:
 
 def _history(raw: Mapping[str, pd.DataFrame]) -> History:
     admissions, patients = raw["admissions"], raw["patients"]
-    race = "race" if "race" in admissions else "ethnicity"
-    died = numbers(admissions, "admissions", "hospital_expire_flag")
     return History(
-        admissions=pd.DataFrame(
-            {
-                **{name: integers(admissions, "admissions", name) for name in ("subject_id", "hadm_id")},
-                **{n: normalise.moments(admissions, "admissions", n) for n in ("admittime", "dischtime", "deathtime")},
-                "ethnicity": normalise.column(admissions, "admissions", race).astype(object).to_numpy(),
-                "died": died == 1,
-            }
-        ),
+        admissions=normalise.admissions(admissions, "race" if "race" in admissions else "ethnicity"),
         patients=pd.DataFrame(
             {
                 "subject_id": integers(patients, "patients", "subject_id"),
@@ -148,11 +139,11 @@ def _chart(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observatio
 
 
 def _lab(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations]:
-    drawn = _of(raw, "labevents", frozenset(_ITEMS.specimen.ids))
+    drawn = normalise.of_items(raw, "labevents", frozenset(_ITEMS.specimen.ids))
     rows = normalise.known_items(raw, "labevents", _LAB)
     rows, stay = normalise.by_patient(rows, "labevents", "charttime", where, counts)
     specimen = integers(rows, "labevents", "specimen_id")
-    arterial = normalise.arterial_specimens(
+    arterial = normalise.arterial(
         normalise.column(drawn, "labevents", "value"), integers(drawn, "labevents", "specimen_id"),
         _ITEMS.specimen, specimen,
     )  # fmt: skip
@@ -161,19 +152,7 @@ def _lab(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations
 
 
 def _orders(raw: pd.DataFrame, where: Windows, counts: Counts) -> Orders:
-    rows = _of(raw, "inputevents", _DRUGS)
+    rows = normalise.of_items(raw, "inputevents", _DRUGS)
     rows = normalise.without_rewritten(rows, "inputevents", counts)
     rows, stay = normalise.by_stay(rows, "inputevents", "stay_id", "starttime", where, counts)
-    amount_unit, amount_units = words(normalise.column(rows, "inputevents", "amountuom"))
-    rate_unit, rate_units = words(normalise.column(rows, "inputevents", "rateuom"))
-    return Orders(
-        "inputevents", stay, integers(rows, "inputevents", "itemid"), times(rows, "inputevents", "starttime"),
-        times(rows, "inputevents", "endtime"), numbers(rows, "inputevents", "amount"), amount_unit, amount_units,
-        numbers(rows, "inputevents", "rate"), rate_unit, rate_units, numbers(rows, "inputevents", "patientweight"),
-        integers(rows, "inputevents", "orderid"), integers(rows, "inputevents", "linkorderid"),
-    )  # fmt: skip
-
-
-def _of(raw: pd.DataFrame, table: str, ids: frozenset[int]) -> pd.DataFrame:
-    wanted = np.isin(integers(raw, table, "itemid"), np.array(sorted(ids)))
-    return raw if wanted.all() else raw[wanted]
+    return normalise.orders(rows, "inputevents", stay)

@@ -115,6 +115,19 @@ def sex_male(gender: "pd.Series[Any]") -> np.ndarray:
     return male
 
 
+def admissions(raw: pd.DataFrame, ethnicity: str) -> pd.DataFrame:
+    """Admissions as `stays.History` wants them."""
+    name = "admissions"
+    return pd.DataFrame(
+        {
+            **{key: integers(raw, name, key) for key in ("subject_id", "hadm_id")},
+            **{key: moments(raw, name, key) for key in ("admittime", "dischtime", "deathtime")},
+            "ethnicity": column(raw, name, ethnicity).astype(object).to_numpy(),
+            "died": numbers(raw, name, "hospital_expire_flag") == 1,
+        }
+    )
+
+
 def diagnoses(raw: Mapping[str, pd.DataFrame], code: str, version: str | None) -> pd.DataFrame | None:
     """Diagnosis codes as `stays.History` wants them; None where the table is missing. `version` None: all are ICD-9."""
     if "diagnoses_icd" not in raw:
@@ -138,7 +151,7 @@ def cultures(raw: Mapping[str, pd.DataFrame]) -> pd.DataFrame | None:
     charted = np.where(charted == NAT, times(table, name, "chartdate"), charted)
     cultured = infection.is_culture(column(table, name, "spec_type_desc"))
     subject = integers(table, name, "subject_id")
-    return pd.DataFrame({"subject_id": subject, "time": charted.view("datetime64[us]")}).loc[cultured]
+    return pd.DataFrame({"subject_id": subject[cultured], "time": charted.view("datetime64[us]")[cultured]})
 
 
 def antibiotics(raw: Mapping[str, pd.DataFrame], time: str) -> pd.DataFrame | None:
@@ -148,8 +161,7 @@ def antibiotics(raw: Mapping[str, pd.DataFrame], time: str) -> pd.DataFrame | No
     table, name = raw["prescriptions"], "prescriptions"
     chosen = infection.is_antibiotic(column(table, name, "drug"), column(table, name, "route"))
     subject = integers(table, name, "subject_id")
-    found: pd.DataFrame = pd.DataFrame({"subject_id": subject, "time": moments(table, name, time)}).loc[chosen]
-    return found
+    return pd.DataFrame({"subject_id": subject[chosen], "time": moments(table, name, time)[chosen]})
 
 
 def without_rewritten(raw: pd.DataFrame, table: str, counts: Counts) -> pd.DataFrame:
@@ -158,7 +170,7 @@ def without_rewritten(raw: pd.DataFrame, table: str, counts: Counts) -> pd.DataF
     rewritten = np.array([*(word.strip().casefold() == "rewritten" for word in vocabulary), False])[status]
     if not rewritten.any():
         return raw
-    _add(counts, table, "rewritten: replaced by another row", int(rewritten.sum()))
+    add(counts, table, "rewritten: replaced by another row", int(rewritten.sum()))
     return raw[~rewritten]
 
 
@@ -246,14 +258,44 @@ def known_items(raw: pd.DataFrame, table: str, chosen: Section) -> pd.DataFrame:
     return raw if known.all() else raw[known]
 
 
-def arterial_specimens(
+def arterial(
     texts: "pd.Series[Any]", specimen: Int[np.ndarray, "t"], rule: items.Specimen, of: Int[np.ndarray, "n"]
 ) -> Bool[np.ndarray, "n"]:
-    """Which of the specimens `of` are recorded as arterial by the texts of the specimen items."""
+    """Which of the specimens `of` the rows of the specimen items call arterial, and none calls anything else."""
     codes, vocabulary = words(texts)
     begins = [any(word.strip().casefold().startswith(start) for start in rule.arterial) for word in vocabulary]
-    drawn = np.array([*begins, False], dtype=bool)[codes] & (specimen >= 0)
-    return np.isin(of, specimen[drawn])
+    drawn = np.array([*begins, False], dtype=bool)[codes]
+    otherwise = (codes >= 0) & ~drawn
+    known: np.ndarray = np.isin(of, specimen[drawn]) & ~np.isin(of, specimen[otherwise]) & (of >= 0)
+    return known
+
+
+def orders(raw: pd.DataFrame, table: str, stay: Int[np.ndarray, "n"]) -> Orders:
+    """MetaVision's infusion rows as arrays."""
+    amount_unit, amount_units = words(column(raw, table, "amountuom"))
+    rate_unit, rate_units = words(column(raw, table, "rateuom"))
+    return Orders(
+        table=table,
+        stay=stay,
+        item=integers(raw, table, "itemid"),
+        start=times(raw, table, "starttime"),
+        end=times(raw, table, "endtime"),
+        amount=numbers(raw, table, "amount"),
+        amount_unit=amount_unit,
+        amount_units=amount_units,
+        rate=numbers(raw, table, "rate"),
+        rate_unit=rate_unit,
+        rate_units=rate_units,
+        weight=numbers(raw, table, "patientweight"),
+        order=integers(raw, table, "orderid"),
+        link=integers(raw, table, "linkorderid"),
+    )
+
+
+def of_items(raw: pd.DataFrame, table: str, ids: frozenset[int]) -> pd.DataFrame:
+    """The rows of some items."""
+    wanted = np.isin(integers(raw, table, "itemid"), np.array(sorted(ids)))
+    return raw if wanted.all() else raw[wanted]
 
 
 def outputs(
@@ -282,9 +324,9 @@ def outputs(
     }
     dropped = np.zeros(len(item), dtype=bool)
     for reason, wrong in reasons.items():
-        _add(counts, table, reason, int((wrong & ~dropped).sum()))
+        add(counts, table, reason, int((wrong & ~dropped).sum()))
         dropped |= wrong
-    _add(counts, table, "storing time missing, a usual delay assumed", int((late & ~dropped).sum()))
+    add(counts, table, "storing time missing, a usual delay assumed", int((late & ~dropped).sum()))
     stored = np.where(late, charted + np.int64(MINUTE) * delay_minutes, stored)
     sign = np.where(np.isin(item, rule.irrigant), -1.0, 1.0)
     frame = pd.DataFrame(
@@ -340,7 +382,7 @@ def procedures(
     extubated = np.isin(item, rule.extubation) & (start != NAT)
     interval = np.isin(item, (*rule.invasive, *rule.noninvasive))
     wrong = interval & ((start == NAT) | (end == NAT) | (end <= start))
-    _add(counts, table, "ventilation: end not after start, or missing", int(wrong.sum()))
+    add(counts, table, "ventilation: end not after start, or missing", int(wrong.sum()))
     rows = np.flatnonzero(interval & ~wrong)
     invasive = np.isin(item[rows], rule.invasive)
     repeats = (end[rows] - start[rows] - 1) // (EVIDENCE_HOURS * HOUR) + 1
@@ -388,7 +430,7 @@ def without_mask(part: Observations, mask: Intervals, counts: Counts) -> Observa
     by_mask = proof[mask.hold(part.stay[proof], part.charted[proof])] if len(mask.stay) else proof[:0]
     if not by_mask.size:
         return part
-    _add(counts, "chartevents", "mechanical_ventilation: by mask, not invasive", len(by_mask))
+    add(counts, "chartevents", "mechanical_ventilation: by mask, not invasive", len(by_mask))
     kept = np.ones(len(part.stay), dtype=bool)
     kept[by_mask] = False
     return part[kept]
@@ -432,6 +474,7 @@ def _stacked(parts: list[pd.DataFrame], table: str) -> pd.DataFrame:
     return stacked
 
 
-def _add(counts: Counts, table: str, reason: str, count: int) -> None:
+def add(counts: Counts, table: str, reason: str, count: int) -> None:
+    """Count rows; none leave no entry."""
     if count:
         counts[table, reason] += count
