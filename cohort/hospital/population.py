@@ -185,6 +185,16 @@ def link(population: Population, left_alive: Bool[np.ndarray, "n"]) -> Populatio
     return replace(population, subject_id=subject)
 
 
+def die_once(population: Population, outcomes: Outcomes) -> Outcomes:
+    """Give all stays of a patient the date of death of the last one."""
+    last = np.arange(population.n)
+    back = np.flatnonzero(population.returns_from >= 0)
+    first = population.returns_from[back]
+    same = population.subject_id[back] == population.subject_id[first]
+    last[first[same]] = back[same]
+    return replace(outcomes, dod=outcomes.dod[last])
+
+
 def _returns(n: int, rng: np.random.Generator) -> Int[np.ndarray, "n"]:
     """Every returning stay follows its patient's first one directly; nobody comes back twice."""
     wanted = rng.random(n) < _RETURN_SHARE / (1 - _RETURN_SHARE)

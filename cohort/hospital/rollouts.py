@@ -21,7 +21,6 @@ from cohort.hospital.truth import Truth
 from cohort.reward import RewardConfig, rewards
 from cohort.sources import mimic_iv
 
-
 _WEIGHTS = np.array([position for position, item in enumerate(items.ITEMS) if item.itemid in (226512, 224639, 226531)])
 
 
@@ -67,13 +66,18 @@ def rollout(
         )
     returns, alive = [], []
     for shard in simulation.shards(n_stays, seed, config):
-        decide = simulation.clinicians_decide if policy is None else PolicyDecides(policy, grid)
-        end = simulation.course(shard, decide, 0 if policy is None else grid.horizon_hours)
+        end = _treated(shard, policy, grid)
         returns.append(stay_returns(end.outcomes, grid, reward))
         alive.append(~end.outcomes.died_in_hospital)
         if progress is not None:
             progress(sum(map(len, alive)), n_stays)
     return _truth(np.concatenate(returns), np.concatenate(alive))
+
+
+def _treated(shard: Shard, policy: Policy | None, grid: GridConfig) -> simulation.Course:
+    if policy is None:
+        return simulation.course(shard, simulation.clinicians_decide)
+    return simulation.course(simulation.with_history(shard), PolicyDecides(policy, grid), grid.horizon_hours)
 
 
 class PolicyDecides:

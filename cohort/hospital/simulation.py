@@ -111,19 +111,29 @@ class Course:
 
 
 def shards(n_stays: int, seed: int, config: HospitalConfig) -> Iterator[Shard]:
-    """The hospital's stays, shard by shard."""
+    """The hospital's stays, shard by shard; every stay has a patient of its own until `with_history` links them."""
     for number, first in enumerate(range(0, n_stays, config.shard_stays)):
         yield admit(min(config.shard_stays, n_stays - first), first, number, seed, config)
 
 
 def admit(n: int, first_stay: int, number: int, seed: int, config: HospitalConfig) -> Shard:
-    """One shard's stays, returning patients linked by what becomes of their earlier stay under the clinicians."""
+    """One shard's stays."""
     people = population.sample(n, first_stay, np.random.default_rng([seed, number, 0, _POPULATION]))
     body = physiology.traits(people, np.random.default_rng([seed, number, 0, _TRAITS]))
-    shard = Shard(number, seed, config, people, body)
+    return Shard(number, seed, config, people, body)
+
+
+def with_history(shard: Shard, history: "Course | None" = None) -> Shard:
+    """Returning patients linked to their earlier stay where they left it alive under the clinicians.
+
+    Whether a stay has an earlier one in the record is part of its state, so it may not depend on the policy that is
+    tried: what happened before was the clinicians' doing.
+    """
+    people = shard.population
     if (people.returns_from < 0).all():
         return shard
-    history = course(shard, clinicians_decide)
+    if history is None:
+        history = course(shard, clinicians_decide)
     return replace(shard, population=population.link(people, ~history.outcomes.died_in_hospital))
 
 
@@ -200,17 +210,13 @@ def simulate(
         for shard in shards(config.n_stays, seed, config):
             log = DecisionLog()
             end = course(shard, log, charted_hours=MAX_HOURS)
+            people = with_history(shard, end).population
+            outcomes = population.die_once(people, end.outcomes)
             assert end.record is not None
-            charted = charted_rows(end.record, end.outcomes.out_hour)
-            tables = layout.tables(charted, shard.population, end.outcomes, shard.number)
+            charted = charted_rows(end.record, outcomes.out_hour)
+            tables = layout.tables(charted, people, outcomes, shard.number)
             writer.write(tables)
-            keeper.write(
-                shard.population,
-                shard.traits,
-                end.outcomes,
-                log.decisions(),
-                layout.fault_table(charted, shard.population),
-            )
+            keeper.write(people, shard.traits, outcomes, log.decisions(), layout.fault_table(charted, people))
             for name, table in tables.items():
                 rows[name] = rows.get(name, 0) + table.num_rows
             done += shard.n
@@ -410,7 +416,7 @@ def _outcomes(shard: Shard, run: _Run) -> Outcomes:
         out_hour=run.out_minute / 60.0,
         dischtime=left,
         deathtime=np.where(dead, left, never),
-        dod=_patients_own(people, dod.astype("datetime64[D]").astype("datetime64[us]")),
+        dod=dod.astype("datetime64[D]").astype("datetime64[us]"),
         died_in_hospital=dead,
         died_in_icu=run.died,
     )
@@ -418,12 +424,3 @@ def _outcomes(shard: Shard, run: _Run) -> Outcomes:
 
 def _whole_minutes(days: Float[np.ndarray, "n"]) -> np.ndarray:
     return (np.round(days * 24 * 60) * 60_000_000).astype("timedelta64[us]")
-
-
-def _patients_own(people: Population, dod: np.ndarray) -> np.ndarray:
-    """A patient who came back dies once: the date is that of the last stay."""
-    last = np.arange(people.n)
-    back = np.flatnonzero(people.returns_from >= 0)
-    same = back[people.subject_id[back] == people.subject_id[people.returns_from[back]]]
-    last[people.returns_from[same]] = same
-    return dod[last]
