@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -66,6 +66,7 @@ class EvaluationConfig(Config):
         return self
 
 
+@runtime_checkable
 class _Answers(Protocol):
     def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]: ...
 

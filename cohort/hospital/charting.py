@@ -593,7 +593,7 @@ def _clocks(
 
 
 def _per_group(values: Mapping[Group, float], default: float) -> Float[np.ndarray, "g"]:
-    return np.array([values.get(group, default) for group in GROUPS])
+    return np.array([values.get(group, default) for group in GROUPS], np.float64)
 
 
 _Z95 = 1.6449

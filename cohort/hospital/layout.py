@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -200,7 +200,7 @@ class Writer:
         self._open: dict[str, pq.ParquetWriter | pacsv.CSVWriter] = {}
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Writer":
         for folder in ("hosp", "icu"):
             (self._directory / folder).mkdir(parents=True, exist_ok=True)
         for name in SCHEMAS:
@@ -427,16 +427,18 @@ def _procedureevents(rows: Procedures, stay: _Stay) -> Columns:
 def _patients(people: Population, outcomes: Outcomes) -> Columns:
     subject, first = np.unique(people.subject_id, return_index=True)
     year = people.intime[first].astype("datetime64[Y]").astype(np.int64) + 1970
+    age = year - people.birth_year[first]
     return {
         "subject_id": subject,
         "gender": _words(("F", "M"), people.sex_male[first].astype(np.int64)),
-        "anchor_age": year - people.birth_year[first],
+        "anchor_age": np.where(age > _OLDEST_SHOWN, _HIDDEN_AGE, age),
         "anchor_year": year,
         "anchor_year_group": _words(_YEAR_GROUPS, subject % len(_YEAR_GROUPS)),
         "dod": pa.array(outcomes.dod[first].astype("datetime64[D]")),
     }
 
 
+_OLDEST_SHOWN, _HIDDEN_AGE = 89, 91  # MIMIC-IV shows nobody's age above 89
 _YEAR_GROUPS = ("2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019", "2020 - 2022")
 _MARITAL = ("MARRIED", "SINGLE", "WIDOWED", "DIVORCED")
 

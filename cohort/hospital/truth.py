@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +68,7 @@ class Writer:
         self._directory = directory
         self._open: dict[str, pq.ParquetWriter] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Writer":
         self._directory.mkdir(parents=True, exist_ok=True)
         return self
 
