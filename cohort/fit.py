@@ -30,8 +30,10 @@ def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) ->
     Raises:
         InputError: no patient is in the training split.
     """
-    train = (stays["split"] == "train").to_numpy()[_stay_row(decisions, stays)]
-    if not train.any():
+    order = _order(decisions)
+    trains = (stays["split"] == "train").to_numpy()[_stay_row(decisions, stays)]
+    train = order[trains[order]]  # in one order whatever the shards were, since sums of floats depend on it
+    if not len(train):
         raise InputError(f"none of {stays['subject_id'].nunique()} patients is in the training split")
     typical = dict(zip(FEATURES, features.typical(), strict=True))
     imputation, scalers, untrained = [], [], []
@@ -59,6 +61,10 @@ def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) ->
     return fitted, untrained
 
 
+def _order(decisions: pa.Table) -> Int[np.ndarray, "n"]:
+    return np.lexsort((decisions["step"].to_numpy(), decisions["stay_id"].to_numpy()))
+
+
 def _stay_row(decisions: pa.Table, stays: pd.DataFrame) -> Int[np.ndarray, "n"]:
     """The row of `stays` (ordered by id) that each decision is of."""
     return np.asarray(np.searchsorted(stays["stay_id"].to_numpy(), decisions["stay_id"].to_numpy()))
@@ -66,8 +72,7 @@ def _stay_row(decisions: pa.Table, stays: pd.DataFrame) -> Int[np.ndarray, "n"]:
 
 def finished(decisions: pa.Table, stays: pd.DataFrame, fitted: Dictionary) -> Iterator[pa.Table]:
     """The finished rows, ordered by stay and step, a row group at a time."""
-    stay_id, step = decisions["stay_id"].to_numpy(), decisions["step"].to_numpy()
-    order = np.lexsort((step, stay_id))
+    step, order = decisions["step"].to_numpy(), _order(decisions)
     fluid_ml_h = decisions["fluid_ml"].to_numpy() / decisions["duration_h"].to_numpy()
     action = actions.to_action(fluid_ml_h, decisions["vasopressor_ug_kg_min"].to_numpy(), fitted)[order]
     previous = np.where(step[order] > 0, np.r_[-1, action[:-1]], -1)
