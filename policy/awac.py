@@ -37,8 +37,9 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda batch, report: _update(actor, q, batch, alpha, config, report),
             lambda held: _held_out(actor, q, held, alpha, config),
             {"critic": ("q",), "nll": ("actor",)},
+            values=lambda state: q.net.forward(state, keep=False).amin(0),
         )
-        curves = train.run(task, prepared, config, seed, session)
+        outcome = train.run(task, prepared, config, seed, session)
     return NetworkPolicy(
         learner="awac",
         config=config.model_dump(mode="json"),
@@ -49,7 +50,8 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
         actor=actor.net.freeze(),
         critic=q.net.freeze(),
         reward_scale=prepared.reward_scale,
-        curves=curves,
+        curves=outcome.curves,
+        notes=outcome.notes,
     )
 
 
@@ -75,7 +77,7 @@ def _update(actor: Learned, q: Learned, batch: Batch, alpha: float, config: Conf
     q.average(config.target_rate)
     weight = losses.advantage_weights(advantage(actor.net, q.net, batch), alpha, config.weight_clip)
     found = bc.update(actor, batch, weight, report)
-    return found | ({"td": td, "q_max": float(values.max())} if report else {})
+    return found | ({"td": td} if report else {})
 
 
 def _held_out(actor: Learned, q: Learned, held: Data, alpha: float, config: Config) -> dict[str, float]:

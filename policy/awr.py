@@ -46,7 +46,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda held: _held_out(actor, value, held, held_returns, alpha, config),
             {"value": ("value",), "nll": ("actor",)},
         )
-        curves = train.run(task, prepared, config, seed, session)
+        outcome = train.run(task, prepared, config, seed, session)
     return NetworkPolicy(
         learner="awr",
         config=config.model_dump(mode="json"),
@@ -55,8 +55,8 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
         features=episodes.features,
         n_actions=episodes.n_actions,
         actor=actor.net.freeze(),
-        curves=curves,
-        notes={"cut_off_dropped": dropped},
+        curves=outcome.curves,
+        notes={**outcome.notes, "cut_off_dropped": dropped},
     )
 
 

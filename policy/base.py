@@ -22,6 +22,10 @@ LEARNERS: dict[str, str] = {
     "awac": "policy.awac",
     "iql": "policy.iql",
     "conservative_iql": "policy.conservative_iql",
+    "cql": "policy.cql",
+    "bcq": "policy.bcq",
+    "dqn": "policy.dqn",
+    "sac": "policy.sac",
 }
 """Name -> module with `Config` and `fit(episodes, config, seed, session)`."""
 

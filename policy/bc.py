@@ -42,7 +42,7 @@ def imitate(
             lambda held: {"nll": nll(actor, held)},
             {"nll": ("actor",)},
         )
-        curves = train.run(task, prepared, config, seed, session)
+        outcome = train.run(task, prepared, config, seed, session)
     return NetworkPolicy(
         learner=name,
         config=config.model_dump(mode="json"),
@@ -51,8 +51,8 @@ def imitate(
         features=episodes.features,
         n_actions=episodes.n_actions,
         actor=actor.net.freeze(),
-        curves=curves,
-        notes=notes or {},
+        curves=outcome.curves,
+        notes={**outcome.notes, **(notes or {})},
     )
 
 

@@ -37,8 +37,9 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda batch, report: _update(pair, batch, config, report),
             lambda held: iql.held_out_critic(pair, held, config),
             {"critic": ("value", "q")},
+            values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
         )
-        curves = train.run(task, prepared, config, seed, session)
+        outcome = train.run(task, prepared, config, seed, session)
     critic_only = NetworkPolicy(
         learner="iql",
         config=config.model_dump(mode="json"),
@@ -48,7 +49,8 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
         n_actions=episodes.n_actions,
         critic=pair.q.net.freeze(),
         reward_scale=prepared.reward_scale,
-        curves=curves,
+        curves=outcome.curves,
+        notes=outcome.notes,
     )
     state = prepared.episodes.state
     return masked.extract(critic_only, clinicians, state, config, "conservative_iql")

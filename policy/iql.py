@@ -52,8 +52,9 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda batch, report: _update(actor, pair, batch, config, config.alpha / prepared.reward_scale, report),
             lambda held: _held_out(actor, pair, held, config, config.alpha / prepared.reward_scale),
             {"critic": ("value", "q"), "nll": ("actor",)},
+            values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
         )
-        curves = train.run(task, prepared, config, seed, session)
+        outcome = train.run(task, prepared, config, seed, session)
     return NetworkPolicy(
         learner="iql",
         config=config.model_dump(mode="json"),
@@ -64,7 +65,8 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
         actor=actor.net.freeze(),
         critic=pair.q.net.freeze(),
         reward_scale=prepared.reward_scale,
-        curves=curves,
+        curves=outcome.curves,
+        notes=outcome.notes,
     )
 
 
@@ -127,9 +129,9 @@ def training_losses(
     batch: Batch,
     config: CriticConfig,
 ) -> dict[str, float]:
-    """Mean TD and expectile loss of the latest minibatch, and the largest Q over all actions."""
+    """Mean TD and expectile loss of the latest minibatch."""
     td = float(((losses.chosen(q, batch.action) - target) ** 2).mean())
-    return {"td": td, "expectile": float(losses.expectile(u, config.tau).mean()), "q_max": float(q.max())}
+    return {"td": td, "expectile": float(losses.expectile(u, config.tau).mean())}
 
 
 def _held_out(actor: Learned, pair: Critic, held: Data, config: Config, alpha: float) -> dict[str, float]:

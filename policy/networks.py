@@ -1,7 +1,7 @@
 """Networks: stacks of equal MLPs, forward and backward written out, and what is left when training is over."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,7 +137,15 @@ class Learned:
         }
         return found | ({"target": self.target.flat} if self.target is not None else {})
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
+    def snapshot(self) -> Tensor:
+        """The net's weights, copied."""
+        return self.net.flat.clone()
+
+    def revert(self, snapshot: Tensor) -> None:
+        """Put a snapshot's weights back; the target and the optimiser stay."""
+        self.net.flat.copy_(snapshot)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave, bit for bit."""
         self.net.flat.copy_(tensors["weights"])
         if self.target is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cohort.config import Config
 from cohort.errors import ArtifactError
+from policy import monitor
 from policy.batches import Batch, Data, Prepared, Sampler
 from policy.networks import Learned, Mlp
 
@@ -61,17 +62,40 @@ class Session:
         return self if file is None else replace(self, checkpoint=file.with_name(f"{file.stem}-{stage}{file.suffix}"))
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """What training changes: a network with its optimiser, or a whole algorithm."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, for a checkpoint."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put a checkpoint's tensors back, bit for bit."""
+        ...
+
+    def snapshot(self) -> Tensor:
+        """The weights alone, copied."""
+        ...
+
+    def revert(self, snapshot: Tensor) -> None:
+        """Put a snapshot's weights back."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """A learner as the loop sees it."""
 
-    nets: Mapping[str, Learned]
+    nets: Mapping[str, Trained]
     update: Callable[[Batch, bool], dict[str, float]]
     """One update; losses only where the flag asks for them (reading them costs time)."""
     held_out: Callable[[Data], dict[str, float]]
     """Losses on held-out transitions."""
     groups: Mapping[str, tuple[str, ...]]
     """Held-out loss -> the nets whose best weights it decides; training stops when no group improves any more."""
+    values: monitor.Values | None = None
+    """Q of scaled states, the ensemble's minimum in scaled units, for the overestimation monitor."""
 
 
 @dataclass
@@ -82,6 +106,7 @@ class _Progress:
     best_at: dict[str, int] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    exploded: bool = False
 
 
 @contextmanager
@@ -115,12 +140,21 @@ def actor(prepared: Prepared, config: TrainConfig, seed: int) -> Learned:
     return learned("actor", sizes, 1, config, seed, prepared.device)
 
 
-def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session: Session) -> Curves:
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run leaves besides its weights."""
+
+    curves: Curves
+    """One row per evaluation: `update`, `seconds`, every loss by name (`train_...` on the latest minibatch, `held_...`
+    on held-out patients), and the monitor's figures."""
+    notes: dict[str, Any]
+    """How many updates were done and why no more; the monitor's verdict."""
+
+
+def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session: Session) -> Outcome:
     """Train until all updates are done or held-out losses stop improving; leaves the best weights in the nets.
 
-    Returns:
-        the learning curves: one row per evaluation with `update`, `seconds` and every loss by name
-        (`train_...` on the latest minibatch, `held_...` on the held-out patients).
+    Where the monitor finds exploded values training stops, and the notes' verdict says so.
 
     Raises:
         ArtifactError: the checkpoint is of another run (config, seed or data), or damaged.
@@ -130,6 +164,7 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
     if session.checkpoint is not None and session.checkpoint.exists():
         state = _read(session.checkpoint, identity, task.nets)
     sampler = Sampler(prepared.fit, config.batch, seed)
+    watched = None if task.values is None else monitor.watch(prepared, config.gamma, seed)
     began = time.monotonic() - state.seconds
     while state.update < config.updates and not _stopped(state, task, config):
         last = state.update + 1 == config.updates or (state.update + 1) % config.evaluate_every == 0
@@ -137,6 +172,9 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
         state.update += 1
         if last:
             _evaluate(task, prepared.held, losses, state, config)
+            if task.values is not None and watched is not None:
+                state.curves[-1] |= monitor.look(task.values, watched)
+                state.exploded = monitor.exploded(state.curves[-1], watched)
             state.seconds = time.monotonic() - began
             state.curves[-1]["seconds"] = round(state.seconds, 3)
             if session.checkpoint is not None:
@@ -144,8 +182,12 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
             if session.progress is not None:
                 session.progress(state.update, config.updates, state.curves[-1])
     for name, weights in state.best_weights.items():
-        task.nets[name].net.flat.copy_(weights)
-    return tuple(state.curves)
+        task.nets[name].revert(weights)
+    ended = "exploded" if state.exploded else "early" if state.update < config.updates else "complete"
+    notes = {"updates": state.update, "ended": ended, "best_at": dict(state.best_at)}
+    if watched is not None:
+        notes["overestimation"] = monitor.summary(state.curves, watched)
+    return Outcome(tuple(state.curves), notes)
 
 
 def _evaluate(task: Task, held: Data | None, losses: dict[str, float], state: _Progress, config: TrainConfig) -> None:
@@ -157,12 +199,14 @@ def _evaluate(task: Task, held: Data | None, losses: dict[str, float], state: _P
             for group, nets in task.groups.items():
                 if held_losses[group] < state.best.get(group, np.inf):
                     state.best[group], state.best_at[group] = held_losses[group], state.update
-                    state.best_weights |= {name: task.nets[name].net.flat.clone() for name in nets}
+                    state.best_weights |= {name: task.nets[name].snapshot() for name in nets}
     state.curves.append(row)
 
 
 def _stopped(state: _Progress, task: Task, config: TrainConfig) -> bool:
     waited = config.patience * config.evaluate_every
+    if state.exploded:
+        return True
     return bool(state.best_at) and all(state.update - state.best_at.get(group, 0) >= waited for group in task.groups)
 
 
@@ -173,10 +217,10 @@ def _identity(fit: Data, config: TrainConfig, seed: int) -> str:
     return content.hexdigest()
 
 
-def _write(path: Path, identity: str, nets: Mapping[str, Learned], state: _Progress) -> None:
+def _write(path: Path, identity: str, nets: Mapping[str, Trained], state: _Progress) -> None:
     tensors = {f"{name}/{part}": t for name, net in nets.items() for part, t in net.tensors().items()}
     tensors |= {f"best/{name}": weights for name, weights in state.best_weights.items()}
-    progress = {key: getattr(state, key) for key in ("update", "curves", "best", "best_at", "seconds")}
+    progress = {key: getattr(state, key) for key in ("update", "curves", "best", "best_at", "seconds", "exploded")}
     draft = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     live = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
@@ -184,7 +228,7 @@ def _write(path: Path, identity: str, nets: Mapping[str, Learned], state: _Progr
     draft.replace(path)
 
 
-def _read(path: Path, identity: str, nets: Mapping[str, Learned]) -> _Progress:
+def _read(path: Path, identity: str, nets: Mapping[str, Trained]) -> _Progress:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

@@ -5,7 +5,7 @@ import pytest
 import policy
 from tests import probes
 
-STITCHES = ["awac", "iql", "conservative_iql"]
+STITCHES = ["awac", "iql", "conservative_iql", "cql", "bcq", "dqn", "sac"]
 
 
 @pytest.mark.parametrize("name", STITCHES)
