@@ -24,6 +24,7 @@ from ope.overlap import Overlap
 from ope.self_test import Check
 from ope.trajectories import attainable, pad
 from policy import behaviour as behaviour_model
+from policy.behaviour import BehaviourConfig
 
 __all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
 
@@ -50,6 +51,8 @@ class EvaluationConfig(Config):
     main: str | None = None
     """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
     gates: GateConfig = GateConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    """The model of what clinicians do, which the importance weights divide by."""
 
     @field_validator("estimators")
     @classmethod
@@ -180,7 +183,7 @@ class _Finding:
 def _setting(
     everyone: Episodes, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
 ) -> _Setting:
-    behaviour = behaviour_model.cross_fit(everyone, seed=seed)[-episodes.n :]
+    behaviour = behaviour_model.cross_fit(everyone, config.behaviour, seed)[-episodes.n :]
     worst = float(overlap.calibration_error(behaviour, episodes.action).max())
     return _Setting(
         episodes=episodes,
