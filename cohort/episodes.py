@@ -92,9 +92,10 @@ class Episodes:
                 )
             final = np.zeros((len(start), d), np.float32)
         else:
-            final = np.where(terminated[:, None], 0.0, np.asarray(final_state, np.float32)).astype(np.float32)
-            if final.shape != (len(start), d):
-                raise InputError(f"episodes: final_state has shape {final.shape}, expected ({len(start)}, {d})")
+            given = np.asarray(final_state, np.float32)
+            if given.shape != (len(start), d):
+                raise InputError(f"episodes: final_state has shape {given.shape}, expected ({len(start)}, {d})")
+            final = np.where(terminated[:, None], 0.0, given).astype(np.float32)
             _require_finite("final_state", final)
         groups = np.arange(len(start)) if patient is None else np.asarray(patient)
         if groups.shape != (len(start),):
