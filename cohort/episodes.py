@@ -88,7 +88,7 @@ class Episodes:
         if final_state is None:
             if not terminated.all():
                 raise InputError(
-                    f"episodes: final_state is missing, but {int((~terminated).sum())} episodes are cut off (not terminated)"
+                    f"episodes: final_state is missing, but {int((~terminated).sum())} episodes are cut off"
                 )
             final = np.zeros((len(start), d), np.float32)
         else:
