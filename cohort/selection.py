@@ -70,7 +70,8 @@ def septic(stays: pd.DataFrame, sofa: "pd.Series[int]", flow: Flow) -> tuple[pd.
 def windows(stays: pd.DataFrame, grid: GridConfig, flow: Flow) -> tuple[pd.DataFrame, Flow]:
     """Add `anchor`, `end` and `end_reason` (death, discharge, horizon) and keep stays at least one step long.
 
-    Death or ICU discharge inside a window ends the episode there; the horizon ends what is longer.
+    Death or ICU discharge inside a window ends the episode there; the horizon ends what is longer. The length that
+    counts is until ICU discharge: a patient who dies in the first window is an episode of one partial window.
     """
     step, anchor = pd.Timedelta(hours=grid.step_hours), stays["intime"]
     horizon = anchor + pd.Timedelta(hours=grid.horizon_hours)
@@ -84,8 +85,12 @@ def windows(stays: pd.DataFrame, grid: GridConfig, flow: Flow) -> tuple[pd.DataF
     end = leaves.where(leaves < horizon, horizon)
     reason = np.select([end == death, end == stays["outtime"]], ["death", "discharge"], "horizon")
     timed = stays.assign(anchor=anchor, end=end, end_reason=reason)
-    long_enough = timed["end"] - timed["anchor"] >= step
-    return _apply(timed, [(f"shorter than one step of {grid.step_hours} h", long_enough)], flow)
+    discharged = stays["outtime"].where(stays["outtime"] < horizon, horizon)
+    criteria = [
+        (f"shorter than one step of {grid.step_hours} h", discharged - anchor >= step),
+        ("dead before the first decision", timed["end"] > timed["anchor"]),
+    ]
+    return _apply(timed, criteria, flow)
 
 
 def _overlapping(stays: pd.DataFrame) -> "pd.Series[bool]":

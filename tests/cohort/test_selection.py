@@ -32,9 +32,17 @@ def test_every_lost_stay_is_in_the_flow_with_its_reason() -> None:
         "younger than 18 years": 1,
         "overlaps an earlier stay of the same patient": 0,
         "shorter than one step of 4 h": 1,
+        "dead before the first decision": 0,
     }
-    assert [step["stays_in"] for step in flow.steps] == [4, 4, 3, 3]
+    assert [step["stays_in"] for step in flow.steps] == [4, 4, 3, 3, 2]
     assert flow.steps[-1]["stays_kept"] == flow.steps[-1]["patients_kept"] == 2
+
+
+def test_a_patient_who_dies_in_the_first_window_is_an_episode_of_one_partial_window() -> None:
+    people = [tiny.stay(1, hours=4.6, died_at=3.5), tiny.stay(2, hours=2.5, died_at=1.0), tiny.stay(3, died_at=-1.0)]
+    kept, lost, _ = select(people)
+    assert spans(kept) == [(1, 0.0, 3.5, "death")]
+    assert (lost["shorter than one step of 4 h"], lost["dead before the first decision"]) == (1, 1)
 
 
 def test_first_stays_only_where_asked() -> None:
