@@ -287,7 +287,7 @@ def at(bedside: Bedside, stay: Int[np.ndarray, "k"]) -> Bedside:
     if len(stay) == len(bedside.arterial):
         return replace(bedside, ended=())
     habits = Habits(*(getattr(bedside.habits, field.name)[stay] for field in fields(Habits)))
-    return Bedside(habits, *(getattr(bedside, name)[stay] for name in _MOVING), ended=())
+    return replace(bedside, habits=habits, ended=(), **{name: getattr(bedside, name)[stay] for name in _MOVING})
 
 
 def put(bedside: Bedside, stay: Int[np.ndarray, "k"], part: Bedside) -> Bedside:
@@ -295,10 +295,10 @@ def put(bedside: Bedside, stay: Int[np.ndarray, "k"], part: Bedside) -> Bedside:
     ended = (*bedside.ended, *part.ended)
     if len(stay) == len(bedside.arterial):
         return replace(part, ended=ended)
-    columns = [getattr(bedside, name).copy() for name in _MOVING]
-    for column, name in zip(columns, _MOVING, strict=True):
+    columns = {name: getattr(bedside, name).copy() for name in _MOVING}
+    for name, column in columns.items():
         column[stay] = getattr(part, name)
-    return Bedside(bedside.habits, *columns, ended=ended)
+    return replace(bedside, ended=ended, **columns)
 
 
 def _attend(bedside: Bedside, patient: _Patient, draws: _Draws) -> Bedside:
@@ -472,7 +472,8 @@ def _urine(
     chosen[:, C["irrigant_in"]] = chosen[:, C["irrigant_out"]] = washed
     chosen[:, C["chest_tube"]] = at_bed & bedside.habits.second_line & (u[:, C["chest_tube"]] < 0.3)
     chosen[:, C["stool"]] = at_bed & (u[:, C["stool"]] < 0.02)
-    return foley | void | washed
+    written: np.ndarray = foley | void | washed
+    return written
 
 
 def _written_urine(bedside: Bedside) -> Float[np.ndarray, "n"]:

@@ -244,7 +244,8 @@ def _fluids(window: _Window, began: Int[np.ndarray, "n w"]) -> list[Infusions | 
 
 def _carrier_ml(window: _Window) -> Float[np.ndarray, "n"]:
     wanted = (5 + 12 * window.draw[:, _CARRIED]) * window.minutes / 60
-    return np.where(window.carried, np.minimum(wanted, _CARRIER_SHARE * window.fluid_ml), wanted)
+    volume: np.ndarray = np.where(window.carried, np.minimum(wanted, _CARRIER_SHARE * window.fluid_ml), wanted)
+    return volume
 
 
 def _carriers(window: _Window, began: Int[np.ndarray, "n w"], ml: Float[np.ndarray, "n"]) -> Infusions | None:
@@ -385,7 +386,8 @@ def _plant(rows: Infusions, window: _Window, config: FaultConfig) -> Infusions:
 def _hashed(rows: Infusions, window: _Window) -> Float[np.ndarray, "r 5"]:
     """Five uniform numbers a row, from the draws of its stay, turned by its line and part."""
     turn = ((rows.order % 128) * 0.6180339887)[:, None] + np.array([0.11, 0.31, 0.53, 0.71, 0.97])
-    return (window.draw[rows.stay, _FAULTS] * 7919 + turn) % 1
+    uniform: np.ndarray = (window.draw[rows.stay, _FAULTS] * 7919 + turn) % 1
+    return uniform
 
 
 def _overlapping(rows: Infusions, wanted: Bool[np.ndarray, "r"]) -> Infusions:

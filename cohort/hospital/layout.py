@@ -12,7 +12,6 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
-from cohort.errors import ConfigError
 from cohort.hospital import events, faults, infusions, items
 from cohort.hospital.charting import Events, Procedures
 from cohort.hospital.infusions import CATEGORIES, STATUSES, Infusions
@@ -193,8 +192,6 @@ class Writer:
     """Writes shards one after another into `hosp/` and `icu/` below a directory: one file a table, closed on exit."""
 
     def __init__(self, directory: Path, file_format: Literal["parquet", "csv.gz"]) -> None:
-        if file_format not in ("parquet", "csv.gz"):
-            raise ConfigError(f"format: {file_format!r} is unknown; known: parquet, csv.gz")
         self._directory = directory
         self._format = file_format
         self._open: dict[str, pq.ParquetWriter | pacsv.CSVWriter] = {}
@@ -256,9 +253,9 @@ class _Stay:
 
     def time(self, stay: Int[np.ndarray, "r"], seconds: Int[np.ndarray, "r"]) -> np.ndarray:
         """Seconds since each stay's intime as points in time."""
-        return self.population.intime.astype("datetime64[us]")[stay] + (seconds.astype(np.int64) * 1_000_000).astype(
-            "timedelta64[us]"
-        )
+        since = (seconds.astype(np.int64) * 1_000_000).astype("timedelta64[us]")
+        time: np.ndarray = self.population.intime.astype("datetime64[us]")[stay] + since
+        return time
 
 
 Columns = dict[str, Any]
@@ -286,10 +283,11 @@ def _coded(name: str) -> pa.Schema:
 
 
 def _words(words: Sequence[str | None], codes: Int[np.ndarray, "r"]) -> pa.DictionaryArray:
-    """Codes as texts; -1 is null, and so is a code whose word is None."""
-    absent = np.array([word is None for word in words])
-    index = pa.array(codes.astype(np.int32), mask=(codes < 0) | absent[codes])
-    return pa.DictionaryArray.from_arrays(index, pa.array([word or "" for word in words], _S))
+    """Codes as texts; -1 is null, and so is a code whose word is None. Words may be given twice."""
+    known = {word: position for position, word in enumerate(dict.fromkeys(word for word in words if word is not None))}
+    position = np.array([-1 if word is None else known[word] for word in words], np.int32)[codes]
+    index = pa.array(position, mask=(codes < 0) | (position < 0))
+    return pa.DictionaryArray.from_arrays(index, pa.array(list(known), _S))
 
 
 def _whole(values: np.ndarray, missing: Bool[np.ndarray, "r"]) -> pa.Array:
@@ -450,8 +448,8 @@ def _admissions(people: Population, outcomes: Outcomes) -> Columns:
     dead = np.r_[outcomes.died_in_hospital, np.zeros(len(past.stay), bool)]
     death = np.r_[outcomes.deathtime, np.full(len(past.stay), _EMPTY_TIME)].astype("datetime64[us]")
     emergency = np.isin(people.admission_type[stay], ("EW EMER.", "URGENT"))
-    arrival = np.r_[people.admittime, past.admittime].astype("datetime64[us]")
-    discharge = np.r_[outcomes.dischtime, past.dischtime].astype("datetime64[us]")
+    arrival = np.r_[people.admittime, past.admittime].astype("datetime64[s]").astype("datetime64[us]")
+    discharge = np.r_[outcomes.dischtime, past.dischtime].astype("datetime64[s]").astype("datetime64[us]")
     return {
         "subject_id": people.subject_id[stay],
         "hadm_id": np.r_[people.hadm_id, past.hadm_id],
@@ -540,7 +538,7 @@ def _suspicion(people: Population, outcomes: Outcomes, shard: int) -> dict[str, 
 
 def _minutes(intime: np.ndarray, hours: Float[np.ndarray, "k"]) -> np.ndarray:
     """A time of day on a whole minute."""
-    exact = intime + (hours * 3_600_000_000).astype("timedelta64[us]")
+    exact: np.ndarray = intime + (hours * 3_600_000_000).astype("timedelta64[us]")
     return exact.astype("datetime64[m]").astype("datetime64[us]")
 
 
