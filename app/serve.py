@@ -13,6 +13,12 @@ OPTIONS = {
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",  # a traceback may hold a patient's values
     "client.showErrorLinks": "false",
+    "client.showSidebarNavigation": "false",
+    "runner.magicEnabled": "false",
+    "theme.light.primaryColor": "#005a8c",
+    "theme.dark.primaryColor": "#7cc4f0",
+    "theme.headingFontWeights": "[600]",
+    "theme.headingFontSizes": '["2rem", "1.4rem", "1.2rem"]',
 }
 
 

@@ -333,9 +333,11 @@ def _sample_plot(evidence: Evidence) -> Markup:
 
 
 def _interval(label: str, row: Mapping[str, Any]) -> Interval:
-    code, _, _ = (row["withheld"] or "").partition(":")
-    note = GATES[code].name.lower() if code in GATES else code
-    return Interval(label, row["value"], row["low"], row["high"], f"gate “{note}” failed" if code else "")
+    """A plot's row; a withheld number is not even placed."""
+    if row["withheld"] is None:
+        return Interval(label, row["value"], row["low"], row["high"])
+    code = row["withheld"].partition(":")[0]
+    return Interval(label, None, None, None, f"gate “{GATES[code].name.lower() if code in GATES else code}” failed")
 
 
 def _spoken(row: Interval) -> str:

@@ -26,6 +26,12 @@ LENIENT = GateConfig(min_patients=2, min_ess=1, min_ess_share=0.001, max_weight_
                      max_mean_weight=100, max_unsupported=1, max_calibration_error=1, value_in_range=False)  # fmt: skip
 
 
+def shared(base: Path) -> Path:
+    """One run directory for all tests of a session, made by the first that asks; nobody may change it."""
+    out = base / "small-run"
+    return out if out.exists() else make(out)
+
+
 def make(out: Path, n_stays: int = 150, gates: GateConfig | None = None, seed: int = 0) -> Path:
     """Write a finished run directory below `out`: cohort, behaviour, policies bc and iql, and their evaluation."""
     with opened(out, new=True) as directory:
