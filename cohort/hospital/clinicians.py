@@ -73,7 +73,8 @@ def propensities(reading: Reading, style: Style) -> Float[np.ndarray, "n f v"]:
     fluid = _fluid(reading, style)
     vasopressor = _vasopressor(reading, style)
     joint = fluid[:, :, None] * vasopressor[:, None, :]
-    return (1 - style.careless) * joint + style.careless * _CARELESS[None]
+    mixed: np.ndarray = (1 - style.careless) * joint + style.careless * _CARELESS[None]
+    return mixed
 
 
 def all_propensities(reading: Reading) -> Float[np.ndarray, "n s f v"]:
@@ -90,7 +91,8 @@ def choose(probability: Float[np.ndarray, "n a"], uniform: Float[np.ndarray, "n"
     """One index a row by the inverse of the cumulative distribution; rows sum to 1."""
     cumulative = np.cumsum(probability, axis=1)
     cumulative /= cumulative[:, -1:]
-    return (uniform[:, None] >= cumulative).sum(axis=1).astype(np.int64)
+    chosen: np.ndarray = (uniform[:, None] >= cumulative).sum(axis=1).astype(np.int64)
+    return chosen
 
 
 def fluid_dose(

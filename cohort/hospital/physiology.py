@@ -279,7 +279,8 @@ def pressor_effect(latent: Latent, vasopressor: Float[np.ndarray, "n"]) -> Float
 def saturation(pao2: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """Arterial saturation in % from PaO2 in mmHg (Severinghaus 1979)."""
     cubed = np.maximum(pao2, 1.0) ** 3
-    return 100.0 / (23400.0 / (cubed + 150.0 * np.maximum(pao2, 1.0)) + 1.0)
+    percent: np.ndarray = 100.0 / (23400.0 / (cubed + 150.0 * np.maximum(pao2, 1.0)) + 1.0)
+    return percent
 
 
 def injuries(signs: Signs, latent: Latent, traits: Traits, vasopressor: Float[np.ndarray, "n"]) -> dict[str, Any]:
@@ -493,7 +494,8 @@ def death_hazard(latent: Latent, traits: Traits, signs: Signs) -> Float[np.ndarr
     log_hazard = -10.6 + 1.55 * latent.damage + 0.45 * traits.frailty
     log_hazard = log_hazard + 0.9 * np.maximum(50.0 - signs.map, 0) / 8.0 + 0.8 * np.maximum(84.0 - signs.spo2, 0) / 6.0
     log_hazard = log_hazard + 0.15 * np.maximum(latent.lactate - 4.0, 0) + 0.4 * np.minimum(latent.limb, 3)
-    return np.minimum(np.exp(log_hazard), 2.0)
+    hazard: np.ndarray = np.minimum(np.exp(log_hazard), 2.0)
+    return hazard
 
 
 def discharge_hazard(latent: Latent, hour_of_day: Float[np.ndarray, "n"], hour: int) -> Float[np.ndarray, "n"]:

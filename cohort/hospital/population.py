@@ -220,7 +220,8 @@ def _intimes(returns_from: Int[np.ndarray, "n"], rng: np.random.Generator) -> np
 def _conditions(age: Float[np.ndarray, "n"], rng: np.random.Generator) -> Bool[np.ndarray, "n c"]:
     share = np.array([row[3] for row in COMORBIDITIES])
     log_odds = np.log(share / (1 - share))[None, :] + _INFLUENCE_ON_AGE * ((age - 64.5) / 16.5)[:, None]
-    return rng.random((len(age), len(share))) < 1 / (1 + np.exp(-log_odds))
+    present: np.ndarray = rng.random((len(age), len(share))) < 1 / (1 + np.exp(-log_odds))
+    return present
 
 
 def _earlier(returns_from: np.ndarray, intime: np.ndarray, number: np.ndarray, rng: np.random.Generator) -> Earlier:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from cohort.sources import mimic_iv
 _WEIGHTS = np.array([position for position, item in enumerate(items.ITEMS) if item.itemid in (226512, 224639, 226531)])
 
 
+@runtime_checkable
 class Policy(Protocol):
     """What a rollout asks of a policy."""
 
@@ -145,14 +146,15 @@ class Chart:
         new = since < np.timedelta64(hour, "h")
         if self._hours_read:
             new &= since >= np.timedelta64(self._hours_read + charting.FIRST_HOUR, "h")
-        return rows[new]
+        fresh: pd.DataFrame = rows[new]
+        return fresh
 
 
 def raw_tables(shard: Shard, record: simulation.Record, hour: int) -> dict[str, pd.DataFrame]:
     """The rows charted so far as MIMIC-IV tables; how the stays will end is not in them."""
     still = _open_ended(shard)
     charted = simulation.charted_rows(record, np.full(shard.n, float(hour)))
-    return _frames(layout.tables(charted, shard.population, still, shard.number))
+    return frames(layout.tables(charted, shard.population, still, shard.number))
 
 
 def stay_returns(outcomes: Outcomes, grid: GridConfig, reward: RewardConfig) -> Float[np.ndarray, "n"]:
@@ -211,7 +213,8 @@ def _joined(known: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _frames(raw: Mapping[str, pa.Table]) -> dict[str, pd.DataFrame]:
+def frames(raw: Mapping[str, pa.Table]) -> dict[str, pd.DataFrame]:
+    """MIMIC-IV tables as the sources take them: by name, text as categories."""
     return {path.rpartition("/")[2]: _unique_words(table).to_pandas() for path, table in raw.items()}
 
 

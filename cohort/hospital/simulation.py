@@ -20,7 +20,6 @@ from cohort.hospital.population import Outcomes, Population
 
 SHIFT_HOURS = 12
 MAX_HOURS = 28 * 24
-"""A stay still running then is moved to another hospital."""
 _POPULATION, _TRAITS, _BEGIN, _BODY, _CHOICE, _CHART, _INFUSE, _SHIFT, _WARD, _ADMIT = range(10)
 _FIRST_IMPRESSION_MMHG = 8.0  # SD of what is seen of the pressure on arrival, before the monitor is connected
 _MONITOR_MMHG = 1.5
@@ -38,6 +37,8 @@ class HospitalConfig(Config):
     shard_stays: int = Field(default=1000, ge=1, le=5000)
     hidden_confounder: float = Field(default=0.0, ge=0, le=3)
     """How strongly dosing follows how ill the patient looks, which nobody charts; 0: not at all."""
+    longest_stay_hours: int = Field(default=MAX_HOURS, ge=24, le=MAX_HOURS)
+    """A stay still running then is moved to another hospital."""
     charting: ChartingConfig = ChartingConfig()
     format: Literal["parquet", "csv.gz"] = "parquet"
 
@@ -140,7 +141,8 @@ def with_history(shard: Shard, history: "Course | None" = None) -> Shard:
 def course(shard: Shard, decide: Decide, charted_hours: int = 0) -> Course:
     """Run a shard to the end of every stay, charting its first `charted_hours` hours."""
     run = _Run.of(shard, charted_hours)
-    for hour in range(MAX_HOURS):
+    longest = shard.config.longest_stay_hours
+    for hour in range(longest):
         rows = np.flatnonzero(run.present)
         if hour % shard.config.decision_hours == 0:
             run.close_window(hour)
@@ -150,7 +152,7 @@ def course(shard: Shard, decide: Decide, charted_hours: int = 0) -> Course:
             break
         run.hour(hour, rows)
     else:
-        run.close_window(MAX_HOURS)
+        run.close_window(longest)
     return Course(_outcomes(shard, run), run.record)
 
 
@@ -294,8 +296,8 @@ class _Run:
         doses = Choice(np.full(n, -1), np.zeros(n, np.int64), np.zeros(n), np.zeros(n))
         clock = (people.intime - people.intime.astype("datetime64[D]")) / np.timedelta64(1, "h")
         run = cls(
-            shard, latent, signs, np.ones(n, bool), np.full(n, MAX_HOURS * 60), np.zeros(n, bool), doses,
-            WINDOW_HOURS * signs.urine_ml_h, clock, charted_hours, None,
+            shard, latent, signs, np.ones(n, bool), np.full(n, shard.config.longest_stay_hours * 60), np.zeros(n, bool),
+            doses, WINDOW_HOURS * signs.urine_ml_h, clock, charted_hours, None,
         )  # fmt: skip
         if charted_hours:
             bedside = charting.admit(people, shard.config.charting, shard.rng(0, _ADMIT))

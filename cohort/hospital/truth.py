@@ -81,7 +81,7 @@ class Writer:
     ) -> None:
         """Append a shard."""
         self._append("stays", _stays(population, traits, outcomes))
-        self._append("decisions", _decisions(decisions))
+        self._append("decisions", decision_table(decisions))
         self._append("faults", faults)
 
     def _append(self, name: str, table: pa.Table) -> None:
@@ -98,12 +98,17 @@ def _stays(population: Population, traits: Traits, outcomes: Outcomes) -> pa.Tab
     return pa.table({**ids, **ends, **own})
 
 
-def _decisions(decisions: Decisions) -> pa.Table:
+def decision_table(decisions: Decisions) -> pa.Table:
+    """The decisions as they are written."""
     names = np.array(list(STYLES), object)
     columns: dict[str, object] = {
-        name: getattr(decisions, name) for name in ("stay_id", "hour", "fluid", "vasopressor", "fluid_ml_h")
+        "stay_id": decisions.stay_id,
+        "hour": decisions.hour,
+        "fluid_bin": decisions.fluid,
+        "vasopressor_bin": decisions.vasopressor,
+        "fluid_ml_h": decisions.fluid_ml_h,
+        "vasopressor_ug_kg_min": decisions.vasopressor_ug_kg_min,
     }
-    columns["vasopressor_ug_kg_min"] = decisions.vasopressor_ug_kg_min
     columns["style"] = pa.DictionaryArray.from_arrays(decisions.style.astype(np.int8), names)
     for kind in ("propensity", "mixture"):
         table = getattr(decisions, kind).astype(np.float32)

@@ -1,0 +1,211 @@
+"""Rollouts, and the simulated hospital they share with `simulate`."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from cohort import features
+from cohort.errors import ConfigError, InputError
+from cohort.grid import GridConfig
+from cohort.hospital import HospitalConfig, layout, rollout, simulate, simulation
+from cohort.hospital.clinicians import STYLES, shares
+from cohort.hospital.rollouts import Chart, frames, stay_returns
+from cohort.hospital.truth import decision_table
+from cohort.reward import RewardConfig
+from cohort.sources import mimic_iv
+
+GRID = GridConfig()
+SMALL = HospitalConfig(n_stays=40, shard_stays=25, longest_stay_hours=100)
+
+
+def small(n: int) -> HospitalConfig:
+    return HospitalConfig(n_stays=n, shard_stays=n, longest_stay_hours=100)
+
+
+class Always:
+    """A policy with one action."""
+
+    def __init__(self, action: int) -> None:
+        self.action = action
+        self.seen = 0
+
+    def probs(self, state: np.ndarray) -> np.ndarray:
+        self.seen += len(state)
+        out = np.zeros((len(state), 25), np.float32)
+        out[:, self.action] = 1
+        return out
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hospital")
+    simulate(out / "tables", out / "truth", SMALL, seed=5)
+    return out
+
+
+@pytest.fixture(scope="module")
+def decisions() -> pd.DataFrame:
+    log = simulation.DecisionLog()
+    simulation.course(simulation.admit(300, 0, 0, 9, small(300)), log)
+    return decision_table(log.decisions()).to_pandas()
+
+
+def digests(directory: Path) -> dict[str, str]:
+    files = sorted(file for file in directory.rglob("*") if file.is_file())
+    return {str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_same_seed_same_bytes_and_another_seed_other_bytes(written: Path, tmp_path: Path) -> None:
+    simulate(tmp_path / "a" / "tables", tmp_path / "a" / "truth", SMALL, seed=5)
+    simulate(tmp_path / "b" / "tables", tmp_path / "b" / "truth", SMALL, seed=6)
+    assert digests(tmp_path / "a") == digests(written)
+    other = digests(tmp_path / "b")
+    assert other["tables/icu/chartevents.parquet"] != digests(written)["tables/icu/chartevents.parquet"]
+
+
+def test_truth_below_the_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="may not lie below"):
+        simulate(tmp_path, tmp_path / "truth", HospitalConfig(n_stays=1), seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_the_truth_is_in_the_tables(written: Path) -> None:
+    tables = {column for file in (written / "tables").rglob("*.parquet") for column in pq.read_schema(file).names}
+    truth = set(pq.read_schema(written / "truth" / "decisions.parquet").names)
+    assert truth & tables == {"stay_id"}
+
+
+def test_clinicians_rollout_is_what_simulate_wrote(written: Path) -> None:
+    stays = pq.read_table(written / "truth" / "stays.parquet").to_pandas()
+    truth = rollout(None, 40, 5, SMALL)
+    assert truth.n == len(stays) == 40
+    assert truth.survival == 1 - stays["died_in_hospital"].mean()
+
+
+def test_recorded_outcomes_are_those_of_the_truth(written: Path) -> None:
+    stays = pq.read_table(written / "truth" / "stays.parquet").to_pandas().set_index("hadm_id")
+    admissions = pq.read_table(written / "tables" / "hosp" / "admissions.parquet").to_pandas().set_index("hadm_id")
+    recorded = admissions.loc[stays.index, "hospital_expire_flag"] == 1
+    assert (recorded == stays["died_in_hospital"]).all()
+
+
+def test_batch_features_and_rollout_features_agree() -> None:
+    shard = simulation.with_history(simulation.admit(40, 0, 0, 3, small(40)))
+    end = simulation.course(shard, simulation.clinicians_decide, simulation.MAX_HOURS)
+    assert end.record is not None
+    charted = simulation.charted_rows(end.record, end.outcomes.out_hour)
+    tables, _ = mimic_iv.canonical(frames(layout.tables(charted, shard.population, end.outcomes, 0)))
+    batch = features.states(tables, tables.stays["intime"].to_numpy(), GRID.hours, GRID)
+    row = pd.Index(tables.stays["stay_id"]).get_indexer(shard.population.stay_id)
+    chart, compared = Chart(GRID), 0
+
+    def decide(moment: simulation.Moment) -> simulation.Choice:
+        nonlocal compared
+        if moment.hour < GRID.horizon_hours:
+            seen = chart.states(moment)
+            np.testing.assert_allclose(seen, batch.value[row[moment.rows], moment.hour // 4], rtol=0, atol=1e-5)
+            compared += int(np.isfinite(seen).sum())
+        return simulation.clinicians_decide(moment)
+
+    simulation.course(shard, decide, GRID.horizon_hours)
+    assert compared > 10_000
+
+
+def test_a_policy_is_asked_only_within_the_horizon_and_the_stay() -> None:
+    policy = Always(0)
+    config = small(20)
+    rollout(policy, 20, 1, config, grid=GridConfig(horizon_hours=8))
+    shard = simulation.admit(20, 0, 0, 1, config)
+
+    def nothing(moment: simulation.Moment) -> simulation.Choice:
+        if moment.hour >= 8:
+            return simulation.clinicians_decide(moment)
+        return simulation.choice(np.zeros(len(moment.rows), np.int64), moment.uniform)
+
+    out = simulation.course(shard, nothing).outcomes.out_hour
+    assert policy.seen == (out > 0).sum() + (out > 4).sum()
+
+
+def test_the_same_seed_gives_the_same_value() -> None:
+    config, grid = small(15), GridConfig(horizon_hours=8)
+    assert rollout(Always(11), 15, 4, config, grid=grid) == rollout(Always(11), 15, 4, config, grid=grid)
+
+
+def test_maximum_dose_kills() -> None:
+    config = small(60)
+    assert rollout(Always(24), 60, 2, config).survival < rollout(None, 60, 2, config).survival - 0.2
+
+
+def test_probabilities_that_do_not_sum_to_one_are_refused() -> None:
+    class Half(Always):
+        def probs(self, state: np.ndarray) -> np.ndarray:
+            return super().probs(state) / 2
+
+    with pytest.raises(InputError, match="do not sum to 1"):
+        rollout(Half(0), 5, 0, small(5))
+
+
+def test_another_step_than_the_hospitals_is_refused() -> None:
+    with pytest.raises(ConfigError, match="decides every 4 h"):
+        rollout(None, 5, 0, grid=GridConfig(step_hours=1))
+
+
+def test_returns_add_up_by_hand() -> None:
+    shard = simulation.admit(3, 0, 0, 0, small(3))
+    ends = simulation.course(shard, simulation.clinicians_decide).outcomes
+    fixed = type(ends)(
+        out_hour=np.array([10.0, 100.0, 400.0]),
+        dischtime=ends.dischtime,
+        deathtime=ends.deathtime,
+        dod=ends.dod,
+        died_in_hospital=np.array([True, False, False]),
+        died_in_icu=np.array([True, False, False]),
+    )
+    got = stay_returns(fixed, GRID, RewardConfig(cost_per_icu_hour=0.001, tail_cap_hours=240))
+    np.testing.assert_allclose(got, [-1 - 0.010, 1 - 0.072 - 0.028, 1 - 0.072 - 0.240], atol=1e-6)
+
+
+def test_propensities_are_the_frequencies(decisions: pd.DataFrame) -> None:
+    """Over many windows the chosen bins come up as often as their recorded propensities say."""
+    propensity = decisions[[f"propensity_{a:02d}" for a in range(25)]].to_numpy(np.float64)
+    np.testing.assert_allclose(propensity.sum(axis=1), 1, atol=1e-5)
+    assert propensity.min() > 0
+    chosen = np.eye(25)[5 * decisions["fluid_bin"] + decisions["vasopressor_bin"]]
+    spread = np.sqrt((propensity * (1 - propensity)).sum(axis=0))
+    z = (chosen.sum(axis=0) - propensity.sum(axis=0)) / spread
+    assert np.abs(z).max() < 4.5
+    assert (z**2).mean() < 2.5
+
+
+def test_styles_come_up_as_their_shares_say(decisions: pd.DataFrame) -> None:
+    shifts = decisions[decisions["hour"] % simulation.SHIFT_HOURS == 0]
+    found = shifts["style"].value_counts(normalize=True)
+    for name, share in zip(STYLES, shares(), strict=True):
+        assert abs(found[name] - share) < 4.5 * np.sqrt(share * (1 - share) / len(shifts))
+
+
+def test_doses_lie_in_their_bins(decisions: pd.DataFrame) -> None:
+    fluid = pd.cut(decisions["fluid_ml_h"], [-1, 0, 71 / 4, 60, 126, 1e9], labels=False)
+    pressor = pd.cut(decisions["vasopressor_ug_kg_min"], [-1, 0, 0.033, 0.094, 0.218, 1e9], labels=False)
+    assert (fluid == decisions["fluid_bin"]).all()
+    assert (pressor == decisions["vasopressor_bin"]).all()
+
+
+def test_the_confounder_makes_the_ill_looking_get_more() -> None:
+    def doses(strength: float) -> tuple[float, float]:
+        shard = simulation.admit(
+            150, 0, 0, 8, HospitalConfig(shard_stays=150, longest_stay_hours=24, hidden_confounder=strength)
+        )
+        log = simulation.DecisionLog()
+        simulation.course(shard, log)
+        first = log.decisions()
+        ill = first.latent.damage > 1.0
+        early = first.hour < 24
+        return float(first.fluid[early & ill].mean()), float(first.fluid[early & ~ill].mean())
+
+    without, with_it = doses(0.0), doses(1.5)
+    assert with_it[0] - with_it[1] > without[0] - without[1] + 0.3
