@@ -67,22 +67,31 @@ def advantage(actor: Mlp, q: Mlp, batch: Batch) -> Float[Tensor, "b"]:
     return losses.chosen(q.forward(batch.state, keep=False).amin(0, keepdim=True), batch.action)[0] - expected
 
 
-def _update(actor: Learned, q: Learned, batch: Batch, alpha: float, config: Config, report: bool) -> dict[str, float]:
-    following = value(actor.net, q.target_net, batch.next_state)
-    target = torch.addcmul(batch.reward, batch.alive, following, value=config.gamma)
+def update_q(actor: Mlp, q: Learned, batch: Batch, gamma: float, target_rate: float, report: bool) -> dict[str, float]:
+    """The TD step of every Q towards r + gamma E_pi min target Q(s', .), then the moving average."""
+    target = torch.addcmul(batch.reward, batch.alive, value(actor, q.target_net, batch.next_state), value=gamma)
     values = q.net.forward(batch.state)
     q.net.backward(losses.squared_error_gradient(values, batch.action, target))
-    td = float(((losses.chosen(values, batch.action) - target) ** 2).mean()) if report else 0.0
+    found = {"td": float(((losses.chosen(values, batch.action) - target) ** 2).mean())} if report else {}
     q.step()
-    q.average(config.target_rate)
+    q.average(target_rate)
+    return found
+
+
+def held_out_td(actor: Mlp, q: Learned, every: Batch, gamma: float) -> float:
+    """Mean squared TD error on held-out transitions."""
+    target = every.reward + gamma * every.alive * value(actor, q.target_net, every.next_state)
+    return float(((losses.chosen(q.net.forward(every.state, keep=False), every.action) - target) ** 2).mean())
+
+
+def _update(actor: Learned, q: Learned, batch: Batch, alpha: float, config: Config, report: bool) -> dict[str, float]:
+    found = update_q(actor.net, q, batch, config.gamma, config.target_rate, report)
     weight = losses.advantage_weights(advantage(actor.net, q.net, batch), alpha, config.weight_clip)
-    found = bc.update(actor, batch, weight, report)
-    return found | ({"td": td} if report else {})
+    return found | bc.update(actor, batch, weight, report)
 
 
 def _held_out(actor: Learned, q: Learned, held: Data, alpha: float, config: Config) -> dict[str, float]:
     every = batches.everything(held)
-    target = every.reward + config.gamma * every.alive * value(actor.net, q.target_net, every.next_state)
-    td = float(((losses.chosen(q.net.forward(every.state, keep=False), every.action) - target) ** 2).mean())
+    td = held_out_td(actor.net, q, every, config.gamma)
     weight = losses.advantage_weights(advantage(actor.net, q.net, every), alpha, config.weight_clip)
     return {"td": td, "critic": td, "nll": bc.nll(actor, held, weight)}

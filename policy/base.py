@@ -23,6 +23,8 @@ LEARNERS: dict[str, str] = {
     "iql": "policy.iql",
     "conservative_iql": "policy.conservative_iql",
     "cql": "policy.cql",
+    "bear": "policy.bear",
+    "dpo": "policy.dpo",
     "bcq": "policy.bcq",
     "dqn": "policy.dqn",
     "sac": "policy.sac",

@@ -32,6 +32,8 @@ OWN_OPTIONS: dict[str, dict[str, object]] = {
     "awac": {"target_rate": 0.05},
     "iql": {"target_rate": 0.05},
     "conservative_iql": {"target_rate": 0.05, "behaviour": CLINICIANS},
+    "bear": {"target_rate": 0.05, "behaviour": CLINICIANS, "eps": 1.0},
+    "dpo": {"behaviour": CLINICIANS},
     **{name: {"target_update_interval": 20} for name in ("cql", "bcq", "dqn", "sac")},
 }
 

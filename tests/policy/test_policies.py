@@ -19,7 +19,11 @@ CLINICIANS = probes.CLINICIANS | {"updates": 30}
 
 def tiny(name: str) -> dict[str, object]:
     """Options for a few updates of any learner."""
-    own: dict[str, dict[str, object]] = {"conservative_iql": {"behaviour": CLINICIANS, "eps": 0.01, "target_kl": 0.01}}
+    own: dict[str, dict[str, object]] = {
+        "conservative_iql": {"behaviour": CLINICIANS, "eps": 0.01, "target_kl": 0.01},
+        "bear": {"behaviour": CLINICIANS},
+        "dpo": {"behaviour": CLINICIANS},
+    }
     return TINY | own.get(name, {})
 
 

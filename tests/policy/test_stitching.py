@@ -5,7 +5,7 @@ import pytest
 import policy
 from tests import probes
 
-STITCHES = ["awac", "iql", "conservative_iql", "cql", "bcq", "dqn", "sac"]
+STITCHES = ["awac", "iql", "conservative_iql", "bear", "cql", "bcq", "dqn", "sac"]
 
 
 @pytest.mark.parametrize("name", STITCHES)
