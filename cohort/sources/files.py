@@ -164,7 +164,7 @@ def _header(path: Path) -> list[str]:
 
 def _csv_problem(table: RawTable, path: Path, names: dict[str, str], message: str) -> InputError:
     """What is wrong with a CSV, in words that quote no row."""
-    place = re.search(r"In CSV column #(\d+): CSV conversion error", message)
+    place = re.search(r"In CSV column #(\d+):.*CSV conversion error", message)
     if place is None:
         kind = "rows of unequal length" if "Expected" in message else "truncated or damaged"
         return InputError(f"{path}: not readable as CSV: {kind}")

@@ -1,7 +1,7 @@
 """Items: a source's id dictionary (item id -> concept, unit, rule), read from YAML and compiled for lookups."""
 
 from functools import cache
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -47,7 +47,7 @@ class Units(config.Config):
     assumed_weight_kg: float = Field(gt=0)
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _each_once(self) -> "Units":
         pairs = [(c, spelling(s)) for row in self.conversions for c in row.concepts for s in row.spellings]
         _unique(pairs, "conversions")
         _unique([spelling(s) for row in self.rates for s in row.spellings], "rates")
@@ -161,7 +161,7 @@ class Items(config.Config):
     carevue: CareVue | None = None
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _each_once(self) -> "Items":
         groups = (*self.chart, *self.lab)
         _known({group.concept for group in groups})
         _unique(self.ids(), "item ids")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from cohort import tables
 from cohort.errors import InputError
 from cohort.sources import doses, infection, items, measurements, normalise, stays
 from cohort.sources.doses import Orders
@@ -84,6 +85,8 @@ def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
     normalise.required(raw, TABLES)
     history = _history(raw)
     kept = stays.sound(_stays(raw["icustays"]), history, counts)
+    if kept.empty:
+        return Tables(**{name: tables.empty(name) for name in tables.SCHEMAS}), counts
     where = stays.windows(kept)
     table = stays.build(kept, _age(kept, raw["patients"]), history, where)
     observed = _chart(raw["chartevents"], where, counts)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from cohort import tables
 from cohort.sources import doses, infection, items, measurements, normalise, stays
 from cohort.sources.doses import Orders
 from cohort.sources.measurements import Observations
@@ -74,6 +75,8 @@ def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
     normalise.required(raw, TABLES)
     history = _history(raw)
     kept = stays.sound(_stays(raw["icustays"]), history, counts)
+    if kept.empty:
+        return Tables(**{name: tables.empty(name) for name in tables.SCHEMAS}), counts
     where = stays.windows(kept)
     table = stays.build(kept, _age(kept, raw["patients"]), history, where)
     observed = [*_chart(raw["chartevents"], where, counts)]

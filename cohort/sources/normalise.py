@@ -171,7 +171,8 @@ def without_rewritten(raw: pd.DataFrame, table: str, counts: Counts) -> pd.DataF
     if not rewritten.any():
         return raw
     add(counts, table, "rewritten: replaced by another row", int(rewritten.sum()))
-    return raw[~rewritten]
+    kept: pd.DataFrame = raw[~rewritten]
+    return kept
 
 
 def words(values: "pd.Series[Any]") -> tuple[Int[np.ndarray, "n"], tuple[str, ...]]:

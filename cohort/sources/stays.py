@@ -129,7 +129,11 @@ def sound(stays: pd.DataFrame, history: History, counts: Counts) -> pd.DataFrame
         if new:
             counts["icustays", reason] += new
         dropped |= wrong
-    return stays[~dropped].sort_values(["subject_id", "intime", "stay_id"], ignore_index=True)
+    kept = stays[~dropped].sort_values(["subject_id", "intime", "stay_id"], ignore_index=True)
+    overlap = 0 if kept.empty else int((windows(kept).start > micros(kept["intime"])).sum())
+    if overlap:
+        counts["icustays", "overlaps an earlier stay of its patient"] += overlap
+    return kept
 
 
 def build(stays: pd.DataFrame, age_years: Float[np.ndarray, "s"], history: History, where: Windows) -> pd.DataFrame:
