@@ -1,6 +1,6 @@
 """Actions: the doses given in each decision window, and the discrete action they make."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Shaped
@@ -122,6 +122,6 @@ def _totals(
     given: intervals.Infusions, limit: Int[np.ndarray, "s"], first_hour: int, step_hours: int, n_windows: int
 ) -> Float64[np.ndarray, "s w"]:
     """Rate times hours per window, infusions stopped at each stay's `limit` (microseconds since its anchor)."""
-    stopped = intervals.Infusions(given.stay, given.start, np.minimum(given.end, limit[given.stay]), given.rate)
+    stopped = replace(given, end=np.minimum(given.end, limit[given.stay]))
     pieces = intervals.cut(stopped, first_hour, step_hours, n_windows)
     return intervals.quanta(pieces, len(limit), n_windows) / intervals.QUANTA

@@ -171,12 +171,10 @@ def _past_rates(
     tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarray, "h"]
 ) -> dict[str, Float64[np.ndarray, "h s"]]:
     """The highest rate of each drug SOFA knows in the hour before each of `hours` (contiguous), ug/kg/min."""
-    rates = {}
-    for drug in ("norepinephrine", "epinephrine", "dopamine", "dobutamine"):
-        given = intervals.infusions(tables.infusions, tables.stays, anchor, {drug: 1.0})
-        pieces = intervals.cut(given, int(hours[0]) - 1, 1, len(hours))
-        rates[drug] = intervals.peak(pieces, len(anchor), len(hours)).T
-    return rates
+    drugs = ("norepinephrine", "epinephrine", "dopamine", "dobutamine")
+    given = intervals.infusions(tables.infusions, tables.stays, anchor, dict.fromkeys(drugs, 1.0))
+    pieces = intervals.cut(given, int(hours[0]) - 1, 1, len(hours))
+    return dict(zip(drugs, intervals.peaks(pieces, len(drugs), len(anchor), len(hours)), strict=True))
 
 
 def _fluid_total(

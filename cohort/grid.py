@@ -184,10 +184,12 @@ def _by_text(text: "pd.Series[str]", concept: Int[np.ndarray, "n"], value: Float
     silent = np.isnan(value) & ((concept == verbal) | (concept == device))
     if not silent.any():
         return value
-    kinds = np.array([oxygen.kind_of(name) for name in text.cat.categories] + [oxygen.OTHER], np.float64)
-    codes = text.cat.codes.to_numpy()[silent]
     decided = value.copy()
-    decided[silent] = np.where(concept[silent] == device, kinds[codes], UNTESTABLE)
+    decided[silent] = UNTESTABLE
+    devices = np.flatnonzero(silent & (concept == device))
+    used, which = np.unique(text.cat.codes.to_numpy()[devices], return_inverse=True)
+    kinds = [oxygen.OTHER if code < 0 else oxygen.kind_of(text.cat.categories[code]) for code in used]
+    decided[devices] = np.array(kinds, np.float64)[which]
     return decided
 
 

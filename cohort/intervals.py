@@ -21,6 +21,8 @@ class Infusions:
     end: Int[np.ndarray, "n"]
     rate: Float64[np.ndarray, "n"]
     """Per hour (fluid) or per minute (drugs), times the drug's factor."""
+    drug: Int[np.ndarray, "n"]
+    """Position of the drug among the factors asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,24 @@ class Pieces:
     overlap_us: Int[np.ndarray, "m"]
     """Above 0."""
     rate: Float64[np.ndarray, "m"]
+    drug: Int[np.ndarray, "m"]
 
 
 def infusions(
     table: pd.DataFrame, stays: pd.DataFrame, anchor: Shaped[np.ndarray, "s"], factors: dict[str, float]
 ) -> Infusions:
     """The infusions of the drugs in `factors`, each rate times its factor; charted rates of 0 are left out."""
-    names = table["drug"].cat.categories
-    factor = np.array([factors.get(name, 0.0) for name in names] + [0.0])
-    rate = table["normalised_rate"].to_numpy(np.float64) * factor[table["drug"].cat.codes.to_numpy()]
+    names, codes = table["drug"].cat.categories, table["drug"].cat.codes.to_numpy()
+    asked = {name: position for position, name in enumerate(factors)}
+    drug = np.array([asked.get(name, -1) for name in names] + [-1])[codes]
+    factor = np.array([*factors.values(), 0.0])  # the last for drugs not asked for, whose position is -1
+    rate = table["normalised_rate"].to_numpy(np.float64) * factor[drug]
     given = np.flatnonzero(rate > 0)
     stay = stay_rows(table["stay_id"].to_numpy()[given], stays["stay_id"].to_numpy())
     zero = microseconds(anchor)[stay]
     start = microseconds(table["start"].to_numpy()[given]) - zero
     end = microseconds(table["end"].to_numpy()[given]) - zero
-    return Infusions(stay, start, end, rate[given])
+    return Infusions(stay, start, end, rate[given], drug[given])
 
 
 def cut(infusions: Infusions, first_hour: int, width_hours: int, n_windows: int) -> Pieces:
@@ -61,7 +66,8 @@ def cut(infusions: Infusions, first_hour: int, width_hours: int, n_windows: int)
     piece = np.repeat(np.arange(len(rows)), touched)
     window = first[piece] + np.arange(len(piece)) - np.repeat(np.cumsum(touched) - touched, touched)
     overlap = np.minimum(end[piece], (window + 1) * width) - np.maximum(start[piece], window * width)
-    return Pieces(infusions.stay[rows][piece], window, overlap, infusions.rate[rows][piece])
+    source = rows[piece]
+    return Pieces(infusions.stay[source], window, overlap, infusions.rate[source], infusions.drug[source])
 
 
 def quanta(pieces: Pieces, n_stays: int, n_windows: int) -> Float64[np.ndarray, "s w"]:
@@ -70,11 +76,11 @@ def quanta(pieces: Pieces, n_stays: int, n_windows: int) -> Float64[np.ndarray, 
     return exact_sum(whole, pieces.stay * n_windows + pieces.window, n_stays * n_windows).reshape(n_stays, n_windows)
 
 
-def peak(pieces: Pieces, n_stays: int, n_windows: int) -> Float64[np.ndarray, "s w"]:
-    """The highest rate of any one infusion that touches the window; 0 without one."""
-    highest = np.zeros(n_stays * n_windows)
-    np.maximum.at(highest, pieces.stay * n_windows + pieces.window, pieces.rate)
-    return highest.reshape(n_stays, n_windows)
+def peaks(pieces: Pieces, n_drugs: int, n_stays: int, n_windows: int) -> Float64[np.ndarray, "g w s"]:
+    """For each drug the highest rate of any one infusion that touches the window; 0 without one."""
+    highest = np.zeros((n_drugs, n_windows, n_stays))
+    np.maximum.at(highest, (pieces.drug, pieces.window, pieces.stay), pieces.rate)
+    return highest
 
 
 def exact_sum(whole: Float64[np.ndarray, "m"], cell: Int[np.ndarray, "m"], n_cells: int) -> Float64[np.ndarray, "w"]:
