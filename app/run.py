@@ -271,7 +271,7 @@ def _is_foreign(request: Request) -> bool:
 
 def _digest_tables(root: Path, kind: str) -> str:
     """One digest of the raw files that the source reads: their names and bytes."""
-    names = set(import_module(SOURCES[kind]).TABLES)
+    names = {table.name for table in import_module(SOURCES[kind]).TABLES}
     files = sorted(file for file in root.rglob("*") if file.name.partition(".")[0].lower() in names and file.is_file())
     lines = [f"{file.relative_to(root)} {artifact.hash_file(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

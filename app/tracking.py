@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ def record(run: Path, name: str) -> str:
     for library in ("mlflow", "alembic"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        return _record(run, name)
+        with warnings.catch_warnings(action="ignore"):  # its libraries deprecate each other
+            return _record(run, name)
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise ArtifactError(
             f"{run / STORE}: the copy for MLflow failed ({type(error).__name__}); every stage of the run is finished"

@@ -1,6 +1,7 @@
 """A tiny finished run, made once through the command line, and the command line as a function."""
 
 import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from app import cli
 
+SCRIPT = Path(sys.executable).with_name("suture")
 TINY = """
 name: tiny
 seed: 3
@@ -20,8 +22,8 @@ cohort: {}
 learners:
   bc: &quick {hidden: [16], updates: 60, evaluate_every: 20, min_updates: 20}
   iql: *quick
-behaviour: {hidden: [16], updates: 60, evaluate_every: 20, min_updates: 20}
-evaluation: {n_bootstrap: 100, estimators: [wis, cwpdis]}
+behaviour: &fast {hidden: [16], updates: 60, evaluate_every: 20, min_updates: 20, folds: 2}
+evaluation: {n_bootstrap: 100, estimators: [wis, cwpdis], behaviour: *fast}
 """
 
 
@@ -70,9 +72,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_config: Path) -> Path:
-    """A finished run of 60 simulated stays. Tests that change it copy it first."""
-    from app import run
-
+    """A finished run of 60 simulated stays, made by the installed script. Tests that change it copy it first."""
     out = tmp_path_factory.mktemp("tiny") / "run"
-    run.run(run.Request(run.load_config(tiny_config), out))
+    subprocess.run([SCRIPT, "run", tiny_config, "--out", out], check=True)
     return out

@@ -175,7 +175,7 @@ def test_bench_names_the_benchmarks_that_there_are(suture: Suture) -> None:
     assert done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals) -> None:
     """Interrupted in the middle of the simulation; the stage before it (none) and the directory are as before."""
     config = tmp_path / "big.yaml"
