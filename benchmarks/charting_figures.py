@@ -111,8 +111,9 @@ def _frequencies(db: duckdb.DuckDBPyConnection) -> dict[str, float]:
 def _by_vasopressor(db: duckdb.DuckDBPyConnection) -> dict[str, float]:
     """Windows of 4 h with and without a vasopressor running in them."""
     db.execute(
-        f"""create table windows as with w as (select stay_id, intime, until, unnest(range(0, {HORIZON_HOURS}, {WINDOW_HOURS})) as h
-            from stays) select stay_id, h, least(until, intime + interval (h + {WINDOW_HOURS}) hour) as ends,
+        f"""create table windows as with w as (select stay_id, intime, until,
+            unnest(range(0, {HORIZON_HOURS}, {WINDOW_HOURS})) as h from stays)
+            select stay_id, h, least(until, intime + interval (h + {WINDOW_HOURS}) hour) as ends,
             intime + interval (h) hour as begins from w where intime + interval (h) hour < until"""
     )
     db.execute(
@@ -140,8 +141,9 @@ def _gaps(db: duckdb.DuckDBPyConnection) -> dict[str, float]:
         (share,) = _one(
             db,
             f"""select avg((n is null)::int) from (select w.stay_id, w.h, any_value(f.n) as n from pressed w left join
-                (select stay_id, floor(hour / {WINDOW_HOURS}) * {WINDOW_HOURS} as h, count(*) as n from f_{figure} group by all) f
-                on f.stay_id = w.stay_id and f.h = w.h where w.days * 24 = {WINDOW_HOURS} group by all)""",
+                (select stay_id, floor(hour / {WINDOW_HOURS}) * {WINDOW_HOURS} as h, count(*) as n from f_{figure}
+                group by all) f on f.stay_id = w.stay_id and f.h = w.h where w.days * 24 = {WINDOW_HOURS}
+                group by all)""",
         )
         found[f"no new value in 4 h: {figure}"] = share
     return found
@@ -153,8 +155,8 @@ def _delays(db: duckdb.DuckDBPyConnection) -> dict[str, float]:
         chosen = f"({','.join(map(str, ids))})"
         median, high = _one(
             db,
-            f"""select quantile_cont(d, 0.5), quantile_cont(d, 0.95) from (select date_diff('second', charttime, storetime)
-                / 60.0 as d from {table} where itemid in {chosen})""",
+            f"""select quantile_cont(d, 0.5), quantile_cont(d, 0.95) from (
+                select date_diff('second', charttime, storetime) / 60.0 as d from {table} where itemid in {chosen})""",
         )
         found[f"delay, median: {name}"], found[f"delay, p95: {name}"] = median, high
     (found["labs without hadm_id"],) = _one(db, "select avg((hadm_id is null)::int) from labevents")
@@ -169,8 +171,9 @@ def _pressures(db: duckdb.DuckDBPyConnection) -> dict[str, float]:
     )
     (known,) = _one(
         db,
-        """select count(distinct s.stay_id) / (select count(*) from stays) from chartevents c join stays s using (stay_id)
-           where c.itemid = 220045 and c.charttime < s.intime and c.charttime >= s.intime - interval 2 hour""",
+        """select count(distinct s.stay_id) / (select count(*) from stays)
+           from chartevents c join stays s using (stay_id) where c.itemid = 220045
+           and c.charttime < s.intime and c.charttime >= s.intime - interval 2 hour""",
     )
     return {"map below 55": low, "map below 65": lower, "map above 95": high, "heart rate known at hour 0": known}
 

@@ -387,13 +387,13 @@ def _monitor(
             column = C[f"{prefix}_{name}"]
             chosen[:, column] = given & (u[:, column] < 0.995)
         art = line & bedside.habits.second_line
-        cuff = ~line | (u[:, C[f"{prefix}_cuff_map"]] < 0.12)
+        cuff = ~line | (u[:, C[f"{prefix}_cuff_map"]] < 0.08)
         for source, there in (("arterial", line & ~art), ("art", art), ("cuff", cuff)):
             for name in ("sbp", "dbp", "map"):
                 chosen[:, C[f"{prefix}_{source}_{name}"]] = (
                     given & there & (u[:, C[f"{prefix}_arterial_{name}"]] < 0.99)
                 )
-    chosen[:, C["cvp"]] = sets["monitor"] & bedside.central & (u[:, C["cvp"]] < 0.75)
+    chosen[:, C["cvp"]] = sets["monitor"] & bedside.central & (u[:, C["cvp"]] < 0.4)
 
 
 def _rounds(
@@ -408,14 +408,14 @@ def _rounds(
     def done(draw: Float32[np.ndarray, "n"], on_round: float, between: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
         return at_bed & (draw < np.where(due, on_round, between))
 
-    warm = done(other[:, 9], 0.88, 0.04 + 0.12 * extra)
+    warm = done(other[:, 9], 0.90, 0.07 + 0.15 * extra)
     chosen[:, C["fahrenheit"]] = warm & ~habits.celsius
     chosen[:, C["celsius"]] = warm & habits.celsius
-    alert = done(other[:, 10], 0.76, 0.05 + 0.12 * extra)
+    alert = done(other[:, 10], 0.76, 0.07 + 0.13 * extra)
     for name in ("gcs_eye", "gcs_verbal", "gcs_motor"):
         chosen[:, C[name]] = alert & (u[:, C[name]] < 0.995)
     breath = done(other[:, 11], 0.9, 0.06 + 0.15 * extra) & patient.ventilated
-    much = done(other[:, 12], 0.45, 0.02 + 0.05 * extra) & (patient.values["o2_flow"] >= 8) & ~patient.ventilated
+    much = done(other[:, 12], 0.78, 0.05 + 0.08 * extra) & (patient.values["o2_flow"] >= 3) & ~patient.ventilated
     fio2 = (breath & (u[:, C["fio2_percent"]] < 0.95)) | much
     chosen[:, C["fio2_percent"]] = fio2 & ~habits.fraction
     chosen[:, C["fio2_fraction"]] = fio2 & habits.fraction
@@ -441,13 +441,6 @@ _BREATH_SHARES = {
     "peep": 0.95, "peep_total": 0.13, "volume_set": 0.5, "volume_observed": 0.9, "volume_spontaneous": 0.45,
     "minute_volume": 0.92, "total_rate": 0.6, "mode": 0.97,
 }  # fmt: skip
-_NOTE_PERIOD = np.array(
-    [{220048: 1, 224093: 2, 224082: 2, 224080: 2, 227121: 2}.get(CHANNELS[i].itemid, 4) for i in channels.NOTE_COLUMNS]
-)
-_RARE = [
-    i for i, column in enumerate(channels.NOTE_COLUMNS) if channels.FIXED_TEXT[column] in (-1, TEXT["No Impairment"])
-]
-_NOTE_PERIOD[_RARE] = 12
 
 
 def _notes(
@@ -455,7 +448,7 @@ def _notes(
 ) -> None:
     """What no feature reads."""
     clock = bedside.habits.clock_hour + bedside.habits.phase + patient.hour
-    due = clock[:, None] % _NOTE_PERIOD == 0
+    due = clock[:, None] % channels.NOTE_HOURS == 0
     columns = channels.NOTE_COLUMNS
     chosen[:, columns] = at_bed[:, None] & due & (draws.choice[:, columns] < 0.92)
 
@@ -465,7 +458,7 @@ def _urine(
 ) -> Bool[np.ndarray, "n"]:
     """Urine is written hourly from a catheter, else when the patient passes it; returns where some was."""
     u, wash = draws.choice, bedside.habits.irrigated
-    foley = at_bed & bedside.catheter & ~wash & (u[:, C["foley"]] < 0.8)
+    foley = at_bed & bedside.catheter & ~wash & (u[:, C["foley"]] < 0.65)
     void = at_bed & ~bedside.catheter & ~wash & (bedside.urine_ml > 60) & (u[:, C["void"]] < 0.25)
     washed = at_bed & wash & (u[:, C["irrigant_in"]] < 0.25)
     chosen[:, C["foley"]], chosen[:, C["void"]] = foley, void
@@ -492,20 +485,20 @@ def _laboratory(
     first = (bedside.drawn == NEVER) & (hour >= 0)
     early = hour < 0
     morning = ((bedside.habits.clock_hour + hour) % 24 == bedside.habits.lab_hour) & (hour >= 0)
-    chance = np.where(early, 0.10, np.where(first[:, 0], 0.3, more * (0.012 + 0.05 * sick + 0.03 * pressor)))
+    chance = np.where(early, 0.10, np.where(first[:, 0], 0.3, more * (0.020 + 0.065 * sick + 0.03 * pressor)))
     chemistry = rested[:, 0] & (other[:, 15] < np.where(morning, 0.93, chance))
-    own = np.where(early, 0.02, more * (0.004 + 0.012 * sick))
+    own = np.where(early, 0.02, more * (0.007 + 0.016 * sick))
     count = rested[:, 1] & (other[:, 16] < np.where(chemistry, 0.85, own))
-    clotting = rested[:, 2] & (other[:, 17] < np.where(chemistry, 0.48 + 0.25 * sick, own))
+    clotting = rested[:, 2] & (other[:, 17] < np.where(chemistry, 0.54 + 0.28 * sick, own))
     rate = np.where(
-        early, 0.03, more * (0.006 + 0.02 * sick + 0.05 * tube + 0.06 * pressor + 0.1 * first[:, 3] * (tube | pressor))
+        early, 0.03, more * (0.042 + 0.02 * sick + 0.04 * tube + 0.075 * pressor + 0.1 * first[:, 3] * (tube | pressor))
     )
     gas = (since[:, 3] >= 1) & (other[:, 18] < rate)
-    lactate = other[:, 19] < np.where(gas, 0.5 + 0.15 * pressor, more * (0.004 + 0.012 * sick + 0.015 * pressor))
+    lactate = other[:, 19] < np.where(gas, 0.45 + 0.15 * pressor, more * (0.006 + 0.012 * sick + 0.008 * pressor))
     for group, drawn in (("chemistry", chemistry), ("count", count), ("clotting", clotting), ("gas", gas)):
         columns = GROUP_COLUMNS[group]  # type: ignore[index]
         chosen[:, columns] = drawn[:, None] & (u[:, columns] < _TUBE_SHARE[columns])
-    liver = chemistry & (other[:, 20] < 0.17 + 0.3 * sick)
+    liver = chemistry & (other[:, 20] < 0.20 + 0.3 * sick)
     for itemid in (50861, 50878, 50885):
         chosen[:, C[f"lab_{itemid}"]] &= liver
     chosen[:, C["lab_50862"]] &= chemistry & (other[:, 21] < 0.12)
