@@ -14,7 +14,6 @@ from cohort.features import FEATURES, MEASURED
 from cohort.tables import Tables
 from tests.cohort import tiny
 
-
 FITTED = Dictionary(FEATURES, np.zeros(48), scaler.fit(np.zeros((1, 48))), 4.0, (), (), (), ())
 
 
