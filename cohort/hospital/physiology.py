@@ -166,14 +166,14 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
         male=population.sex_male,
         weight_kg=population.weight_kg,
         reserve=np.clip(reserve, 0.35, 1.35),
-        set_point=91.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
+        set_point=91.5 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
         chronic_kidney=np.clip(kidney, 0.12, 1.2),
         chronic_lung=np.clip(1.0 - 0.22 * has["chronic_pulmonary"] + 0.08 * normal[5], 0.45, 1.1),
         liver=np.clip(1.0 - 0.5 * has["liver_disease"] + 0.06 * normal[6], 0.2, 1.2),
         frailty=frailty,
         peak=insult,
         peak_hour=-4.0 + 6.0 * np.abs(normal[7]),
-        clearance=np.exp(0.65 * normal[8] - 0.10 * frailty) / 46.0,
+        clearance=np.exp(0.85 * normal[8] - 0.10 * frailty) / 52.0,
         leak=np.exp(0.3 * normal[9]),
         lung_share=np.exp(0.6 * normal[10]) * np.where(infected, 1.0, 0.7),
         airway=rng.random(n) < np.where(infected, 0.20, 0.33),
@@ -500,9 +500,9 @@ def death_hazard(latent: Latent, traits: Traits, signs: Signs) -> Float[np.ndarr
 
 def discharge_hazard(latent: Latent, hour_of_day: Float[np.ndarray, "n"], hour: int) -> Float[np.ndarray, "n"]:
     """Discharges from the ICU per hour: none before four stable hours, most in the afternoon."""
-    waited = 1 / (1 + np.exp(-(latent.stable_hours - 11.0) / 5.0))
+    waited = 1 / (1 + np.exp(-(latent.stable_hours - 12.0) / 5.0))
     daytime = np.where((hour_of_day >= 10) & (hour_of_day < 20), 1.7, 0.35)
-    return np.where((latent.stable_hours >= 4) & (hour >= 6), 0.05 * waited * daytime, 0.0)
+    return np.where((latent.stable_hours >= 4) & (hour >= 6), 0.045 * waited * daytime, 0.0)
 
 
 def ends(
