@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def measure(folder: Path, stays: int, asked: int) -> tuple[np.ndarray, int]:
-    """CPU and wall seconds of each bedside state of random decisions of a simulated hospital, and how many equal the batch."""
+    """CPU and wall seconds of bedside states at random decisions of a simulated hospital; how many equal the batch."""
     config = CohortConfig()
     with (
         artifact.writing(folder / "tables", "tables", {}) as draft,
