@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from cohort.config import Config
@@ -43,6 +43,8 @@ class FaultConfig(Config):
     """A laboratory row whose value is a blanked text and has no number."""
     foreign_unit: float = Field(0.002, ge=0, le=0.2)
     """A laboratory row in another unit than its item's, and saying so."""
+    unknown_unit: float = Field(0.001, ge=0, le=0.2)
+    """A laboratory row in a unit that no dictionary here has for its item."""
     mislabelled_unit: float = Field(0.001, ge=0, le=0.2)
     """A laboratory row in another unit than its item's, labelled with the item's."""
     rewritten: float = Field(0.25, ge=0, le=0.5)
@@ -78,6 +80,13 @@ _FOREIGN: dict[int, tuple[str, float]] = {
     50893: ("mmol/L", 0.2495),  # calcium
     51222: ("g/L", 10.0),  # haemoglobin
 }
+_UNKNOWN: dict[int, tuple[str, float]] = {
+    50931: ("g/L", 0.01),  # glucose
+    50912: ("mg/L", 10.0),  # creatinine
+    50885: ("mg/L", 10.0),  # bilirubin
+    50893: ("mg/L", 10.0),  # calcium
+    50813: ("mg/L", 90.08),  # lactate
+}
 _MISLABELLED = (50912, 51222)  # those whose foreign number no patient could have in the item's own unit
 _NUMERIC_LABS = tuple(item.itemid for item in ITEMS if item.table == "labevents" and not item.text)
 _COUNTED = tuple(item.itemid for item in ITEMS if item.table in ("chartevents", "labevents", "outputevents"))
@@ -95,6 +104,7 @@ _BEFALLS: dict[str, tuple[int, ...]] = {
     "impossible_value": _NUMERIC_LABS,
     "unparsed_value": _NUMERIC_LABS,
     "foreign_unit": tuple(_FOREIGN),
+    "unknown_unit": tuple(_UNKNOWN),
     "mislabelled_unit": _MISLABELLED,
 }
 """Which items a fault of charting can befall; a row gets at most one."""
@@ -163,11 +173,16 @@ def _spoil(
         return np.full(len(rows), 999999.0), unit, text
     if name == "unparsed_value":
         return np.full(len(rows), np.nan), unit, np.full_like(text, TEXT[items.UNPARSED])
-    factor, foreign = _FACTOR[events.item[rows]], _FOREIGN_UNIT[events.item[rows]]
-    return np.round(value * factor, 1), foreign if name == "foreign_unit" else unit, text
+    code, factor = _UNKNOWN_UNIT if name == "unknown_unit" else _FOREIGN_UNIT
+    item = events.item[rows]
+    return np.round(value * factor[item], 2), unit if name == "mislabelled_unit" else code[item], text
 
 
-_FACTOR = np.array([_FOREIGN[item.itemid][1] if item.itemid in _FOREIGN else np.nan for item in ITEMS])
-_FOREIGN_UNIT = np.array(
-    [UNIT[_FOREIGN[item.itemid][0]] if item.itemid in _FOREIGN else -1 for item in ITEMS], np.int16
-)
+def _by_item(units: dict[int, tuple[str, float]]) -> tuple[Int[np.ndarray, "i"], Float[np.ndarray, "i"]]:
+    """Unit code and factor per item; -1 and NaN where there is none."""
+    rows = [units.get(item.itemid) for item in ITEMS]
+    code = np.array([-1 if row is None else UNIT[row[0]] for row in rows], np.int16)
+    return code, np.array([np.nan if row is None else row[1] for row in rows])
+
+
+_FOREIGN_UNIT, _UNKNOWN_UNIT = _by_item(_FOREIGN), _by_item(_UNKNOWN)

@@ -226,7 +226,7 @@ TEXTS: tuple[str, ...] = tuple(
 )  # fmt: skip
 TEXT: dict[str, int] = {text: position for position, text in enumerate(TEXTS)}
 
-FOREIGN_UNITS = ("mmol/L", "umol/L", "g/L")
+FOREIGN_UNITS = ("mmol/L", "umol/L", "g/L", "mg/L")
 """Units that some rows carry in place of the laboratory's own (a planted fault)."""
 RATE_UNITS = ("mcg/kg/min", "mcg/min", "mg/kg/min", "units/hour", "units/min", "mL/hour")
 UNITS: tuple[str, ...] = tuple(

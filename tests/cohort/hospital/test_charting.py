@@ -311,6 +311,9 @@ def test_faults_look_as_they_are_described(people: Population) -> None:
     assert np.isnan(value("unparsed_value")).all()
     foreign = np.array(items.UNITS)[rows.unit[kind == "foreign_unit"]]
     assert set(foreign) <= set(items.FOREIGN_UNITS)
+    unknown = {(items.ITEMS[i].label, items.UNITS[u]) for i, u in _pairs(rows, kind == "unknown_unit")}
+    assert {label for label, _ in unknown} == {"Glucose", "Creatinine", "Bilirubin, Total", "Calcium, Total", "Lactate"}
+    assert {unit for _, unit in unknown} == {"g/L", "mg/L"}
     creatinine = (rows.item == items.INDEX[50912]) & (kind == "mislabelled_unit")
     assert (rows.value[creatinine] > 30).all()
     weight = kind == "pounds_as_kg"
@@ -467,6 +470,17 @@ def test_the_dictionary_of_the_source_knows_every_item_it_needs_and_every_unit_w
     assert not spellings - understood
 
 
+def test_foreign_units_are_known_and_unknown_ones_are_not_so_that_both_paths_are_scored() -> None:
+    concept = {i: group.concept for group in dictionary.load("mimic_iv").lab for i in group.ids}
+    known = dictionary.conversions()
+    for units, expected in ((faults._FOREIGN, True), (faults._UNKNOWN, False)):
+        for itemid, (unit, factor) in units.items():
+            key = (concept[itemid], dictionary.spelling(unit))
+            assert (key in known) is expected
+            if expected:
+                assert known[key][0] * factor == pytest.approx(1, rel=0.01)
+
+
 def test_ids_do_not_repeat_across_shards(people: Population, clean: Rows) -> None:
     first, second = (as_tables(people, clean, shard=shard) for shard in (0, 1))
     for table, column in (
@@ -534,6 +548,10 @@ def _of_stays(rows: events.Events, stays: np.ndarray) -> events.Events:
     chosen = events.take(rows, np.isin(rows.stay, stays))
     order = np.lexsort((chosen.fault, chosen.specimen, chosen.value, chosen.item, chosen.charted, chosen.stay))
     return events.take(chosen, order)
+
+
+def _pairs(rows: events.Events, chosen: np.ndarray) -> Iterator[tuple[int, int]]:
+    return zip(rows.item[chosen].tolist(), rows.unit[chosen].tolist(), strict=True)
 
 
 def _followed(rows: infusions.Infusions) -> int:
