@@ -15,9 +15,10 @@ from cohort import artifact, build, trajectories
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from ope import estimates, importance, interval, overlap, self_test
+from ope import estimates, fqe, importance, interval, overlap, self_test
 from ope import gates as gating
 from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample, evaluate
+from ope.fqe import FqeConfig
 from ope.gates import Gate, GateConfig
 from ope.interval import Interval
 from ope.overlap import Overlap
@@ -45,11 +46,13 @@ class EvaluationConfig(Config):
     """Discount per decision."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
     n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
-    estimators: tuple[str, ...] = ("is", "wis", "pdis", "cwpdis")
+    estimators: tuple[str, ...] = tuple(ESTIMATORS)
     primary: str = "wis"
     """The estimator that the verdict reads."""
     main: str | None = None
     """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
+    fqe: FqeConfig | None = FqeConfig()
+    """Fits Q for the model-based estimators; controls do without."""
     gates: GateConfig = GateConfig()
     behaviour: BehaviourConfig = BehaviourConfig()
     """The model of what clinicians do, which the importance weights divide by."""
@@ -57,15 +60,17 @@ class EvaluationConfig(Config):
     @field_validator("estimators")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in ESTIMATORS or name in NEED_Q]
+        unknown = [name for name in value if name not in ESTIMATORS]
         if unknown or not value:
-            raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(set(ESTIMATORS) - set(NEED_Q))}")
+            raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(ESTIMATORS)}")
         return value
 
     @model_validator(mode="after")
     def _primary_is_estimated(self) -> "EvaluationConfig":
         if self.primary not in self.estimators:
             raise ValueError(f"primary: {self.primary} is not among the estimators: {', '.join(self.estimators)}")
+        if self.fqe is None and set(self.estimators) & set(NEED_Q):
+            raise ValueError(f"fqe: null, but {', '.join(set(self.estimators) & set(NEED_Q))} need it")
         return self
 
 
@@ -115,7 +120,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
     checks = self_test.run()
     setting = _setting(_everyone(cohort_dir, episodes), episodes, checks, config, seed)
     clinicians = _clinicians(setting)
-    findings = {name: _assess(answers, setting) for name, answers in _subjects(policies, episodes.n_actions)}
+    findings = {name: _assess(name, answers, setting) for name, answers in _subjects(policies, episodes.n_actions)}
     entries = {name: _entry(name, findings, clinicians, setting) for name in findings}
     for name, path in policies.items():
         entries[name] |= {"digest": artifact.digest(path)}
@@ -165,7 +170,7 @@ class _Setting:
     self_test: Gate
     calibration: Gate
     cut: int
-    """Episodes that are cut off."""
+    """Episodes that are cut off: a value without a final value is withheld."""
     spread: float
     """Standard deviation of the logged returns."""
 
@@ -235,28 +240,45 @@ def _clinicians(setting: _Setting) -> _Finding:
     t = pad(episodes, np.ones(episodes.n), config.gamma)
     shared = overlap.measure(t, episodes.patient)
     found = estimates.sample(t, episodes, {CLINICIANS: importance.logged}, config.n_bootstrap, setting.seed)
-    return _finding(shared, gating.check_overlap(shared, config.gates), found, setting)
+    return _finding(shared, gating.check_overlap(shared, config.gates), found, setting.cut, setting)
 
 
-def _assess(answers: _Answers, setting: _Setting) -> _Finding:
+def _assess(name: str, answers: _Answers, setting: _Setting) -> _Finding:
     episodes, config = setting.episodes, setting.config
     ratio, unsupported = _compare(answers, setting)
-    t = pad(episodes, ratio, config.gamma)
+    wanted, fitted, cut = config.estimators, None, setting.cut
+    if name in CONTROLS or config.fqe is None:
+        wanted = tuple(one for one in wanted if one not in NEED_Q)
+        t = pad(episodes, ratio, config.gamma)
+    else:
+        fitted, cut = fqe.evaluate(episodes, answers.probs, config.gamma, config.fqe, setting.seed), 0
+        t = pad(episodes, ratio, config.gamma, fitted.q, fitted.v, fitted.final_value)
     shared = overlap.measure(t, episodes.patient, unsupported)
-    chosen = {name: ESTIMATORS[name] for name in config.estimators}
+    chosen = {one: ESTIMATORS[one] for one in wanted}
     found = estimates.sample(t, episodes, chosen, config.n_bootstrap, setting.seed)
-    return _finding(
-        shared, [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration], found, setting
-    )
+    if fitted is not None and "dm" in found:
+        found["dm"] = _with_model_error(found["dm"], fitted.member_values)
+    gates = [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration]
+    return _finding(shared, gates, found, cut, setting)
 
 
-def _finding(shared: Overlap, gates: Sequence[Gate], found: Mapping[str, Sample], setting: _Setting) -> _Finding:
+def _with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
+    """Add the members' deviations to the direct method's replicates: resampling patients leaves the model fixed."""
+    if len(members) < 2:
+        return sample
+    deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
+    return Sample(sample.value, sample.replicates + np.resize(deviation, len(sample.replicates)))
+
+
+def _finding(
+    shared: Overlap, gates: Sequence[Gate], found: Mapping[str, Sample], cut: int, setting: _Setting
+) -> _Finding:
     config = setting.config
     intervals = {
         name: interval.percentile(one.value, one.replicates, config.level, setting.allowed)
         for name, one in found.items()
     }
-    reasons = estimates.reasons_to_withhold(intervals, gates, config.gates, setting.allowed, setting.cut)
+    reasons = estimates.reasons_to_withhold(intervals, gates, config.gates, setting.allowed, cut)
     shown = [estimates.shown(name, intervals[name], config.level, shared, reasons[name]) for name in found]
     return _Finding(shared, tuple(gates), found, tuple(shown))
 
@@ -334,8 +356,11 @@ def _main(config: EvaluationConfig, policies: Mapping[str, Path]) -> str:
 
 
 def _plain(record: Estimate | Gate | Overlap | Check) -> dict[str, Any]:
-    """A record's fields for JSON, which has no infinity: those become null."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(record).items()
-    }
+    """A record's fields for JSON, which has no infinity (it becomes null) and no tuple."""
+    return {key: _json(value) for key, value in asdict(record).items()}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_json(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

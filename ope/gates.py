@@ -38,8 +38,8 @@ class GateConfig(Config):
     """Of one patient, at any step."""
     max_unsupported: float = Field(default=0.05, gt=0, le=1)
     """Share of the target's probability, beyond the clinicians' own, on actions below `support_floor`."""
-    support_floor: float = Field(default=0.01, gt=0, lt=0.5)
-    """An action that clinicians choose with a smaller probability in a state is unsupported there."""
+    support_floor: float = Field(default=0.002, gt=0, lt=0.5)
+    """An action that clinicians choose less often in such a state, after such a dose, is unsupported there."""
     max_calibration_error: float = Field(default=0.05, gt=0, le=1)
     """Of the behaviour model, per dose bin."""
     value_in_range: bool = True

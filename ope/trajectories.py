@@ -105,14 +105,18 @@ def by_patient(columns: Float[np.ndarray, "e k"], patient: Int[np.ndarray, "e"])
 def attainable(episodes: Episodes, gamma: float) -> tuple[float, float]:
     """The lowest and highest discounted return that the logged rewards allow from any step on.
 
-    An episode is up to T-1 inner rewards and one last reward; each lies between the least and the greatest
-    logged of its kind, T is the longest episode's length.
+    An episode is up to T-1 inner rewards and one last reward, each between the least and the greatest logged of its
+    kind; T is the longest episode's length, or without end where some episodes were cut off.
     """
-    last = episodes.last
-    steps = np.arange(int(episodes.length.max()))
-    power = gamma**steps
+    last = episodes.terminal
+    inner, end = (episodes.reward[rows].astype(np.float64) if rows.any() else np.zeros(1) for rows in (~last, last))
+    power = gamma ** np.arange(int(episodes.length.max()))
     before = np.r_[0.0, np.cumsum(power)[:-1]]  # sum of the discounts of the inner rewards before the last
-    inner = episodes.reward[~last].astype(np.float64)
-    low, high = (inner.min(), inner.max()) if len(inner) else (0.0, 0.0)
-    end = episodes.reward[last].astype(np.float64)
-    return float((before * low + power * end.min()).min()), float((before * high + power * end.max()).max())
+    low, high = (before * inner.min() + power * end.min()).min(), (before * inner.max() + power * end.max()).max()
+    if not episodes.terminated.all():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            forever = np.nan_to_num(
+                np.array([inner.min(), inner.max()]) / (1 - gamma), nan=0.0, posinf=np.inf, neginf=-np.inf
+            )
+        low, high = min(low, forever[0]), max(high, forever[1])
+    return float(low), float(high)

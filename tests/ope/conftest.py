@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-import policy
-from cohort import artifact, build, hospital, sources
-from policy import store
+from cohort import artifact, build
 
 
 @pytest.fixture(scope="session")
 def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """150 simulated stays, through the hospital's tables."""
+    from cohort import hospital, sources
+
     root = tmp_path_factory.mktemp("ope")
     hospital.simulate(root / "tables", root / "truth", hospital.HospitalConfig(n_stays=150), 3)
     with artifact.writing(root / "cohort", "cohort", {}, seed=3) as draft:
@@ -23,6 +23,9 @@ def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def policies(cohort_dir: Path) -> dict[str, Path]:
     """Two saved policies of the cohort, hardly trained."""
+    import policy
+    from policy import store
+
     episodes, out = build.episodes(cohort_dir, "train"), {}
     for name in ("bc", "iql"):
         out[name] = cohort_dir.parent / "policy" / name

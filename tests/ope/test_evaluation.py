@@ -12,10 +12,16 @@ from cohort.config import parse
 from cohort.errors import ArtifactError, ConfigError, InputError
 from ope import evaluation, gates
 from ope.evaluation import EvaluationConfig
+from ope.fqe import FqeConfig
 from ope.gates import GateConfig
+from policy.behaviour import BehaviourConfig
 from tests.ope.test_estimates import OPEN
 
-QUICK = {"n_bootstrap": 100}
+QUICK = {
+    "n_bootstrap": 100,
+    "behaviour": BehaviourConfig(hidden=(16,), updates=60, min_updates=0, folds=2),
+    "fqe": FqeConfig(hidden=(16,), updates=60, members=2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,8 @@ def test_a_wrong_configuration_is_refused() -> None:
         parse({"estimators": ["ips"]}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="primary"):
         parse({"estimators": ["is"], "primary": "wis"}, EvaluationConfig, "evaluation")
+    with pytest.raises(ConfigError, match="fqe: null, but dm need it"):
+        parse({"estimators": ["wis", "dm"], "fqe": None}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="unknown key"):
         parse({"n_boot": 3}, EvaluationConfig, "evaluation")
 

@@ -1,0 +1,134 @@
+"""FQE: exact values on a small problem, d3rlpy's numbers on a greedy policy, and what the ensemble's spread says."""
+
+import numpy as np
+import pytest
+
+from cohort.episodes import Episodes
+from cohort.errors import ConfigError, InputError
+from cohort.scaler import Scaler
+from ope import fqe, self_test, tabular
+from ope.fqe import FqeConfig
+
+BEHAVIOUR = np.array([[0.75, 0.25], [0.5, 0.5]])
+TARGET = np.array([[0.25, 0.75], [0.5, 0.5]])
+GAMMA = 0.9
+SMALL = FqeConfig(hidden=(16,), updates=500, members=2, target_rate=0.1, learning_rate=1e-2)
+
+
+def one_hot(log: tabular.Log) -> Episodes:
+    """Which (step, state) a row is in, as six indicators."""
+    kept = log.episodes
+    state = np.eye(6)[log.step * 2 + log.place]
+    terminated = np.ones(kept.n_episodes, bool)
+    return Episodes.from_arrays(
+        state, kept.action, kept.reward, kept.episode, terminated, n_actions=2,
+        scaler=Scaler(np.zeros(6), np.ones(6), np.zeros(6, bool)),
+    )  # fmt: skip
+
+
+def target(state: np.ndarray) -> np.ndarray:
+    return TARGET[state.argmax(axis=1) % 2].astype(np.float32)
+
+
+def greedy(state: np.ndarray) -> np.ndarray:
+    return np.eye(2, dtype=np.float32)[state.argmax(axis=1) % 2]
+
+
+@pytest.fixture(scope="module")
+def log() -> tabular.Log:
+    return tabular.draw(self_test.early_end(), BEHAVIOUR, 3000, np.random.default_rng(0))
+
+
+def test_q_and_v_are_near_the_exact_ones(log: tabular.Log) -> None:
+    problem = self_test.early_end()
+    exact = tabular.q_values(problem, TARGET, GAMMA)
+    found = fqe.evaluate(one_hot(log), target, GAMMA, SMALL)
+    q = exact[log.step, log.place, log.episodes.action]
+    assert np.abs(found.q - q).mean() < 0.05
+    assert found.v[log.episodes.start].mean() == pytest.approx(tabular.value(problem, TARGET, GAMMA), abs=0.04)
+    assert found.member_values.mean() == pytest.approx(found.v[log.episodes.start].mean(), abs=1e-5)
+
+
+def test_values_are_expectations_over_the_policy_and_not_of_its_greedy_action(log: tabular.Log) -> None:
+    problem, states = self_test.early_end(), one_hot(log)
+    exact = [tabular.value(problem, policy, GAMMA) for policy in (TARGET, np.eye(2))]
+    assert abs(exact[0] - exact[1]) > 0.2
+    found = [fqe.evaluate(states, policy, GAMMA, SMALL).member_values.mean() for policy in (target, greedy)]
+    assert found == pytest.approx(exact, abs=0.05)
+
+
+def test_the_end_of_an_episode_has_no_value_beyond_its_reward() -> None:
+    """All rewards 1 at the end of episodes of one step: Q is 1 and not 1 + gamma Q."""
+    n = 400
+    episodes = Episodes.from_arrays(
+        np.random.default_rng(0).normal(size=(n, 2)),
+        np.arange(n) % 2,
+        np.arange(n) % 2,
+        np.arange(n),
+        np.ones(n, bool),
+        n_actions=2,
+    )
+    found = fqe.evaluate(episodes, lambda state: np.full((len(state), 2), 0.5, np.float32), 0.99, SMALL)
+    assert found.v.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_cut_off_episode_bootstraps_from_its_final_state() -> None:
+    """A constant reward of 1 per step, never terminated: V = 1/(1 - gamma), and the final values say the same."""
+    n, gamma = 300, 0.5
+    episodes = Episodes.from_arrays(
+        np.ones((2 * n, 1)),
+        np.arange(2 * n) % 2,
+        np.ones(2 * n),
+        np.repeat(np.arange(n), 2),
+        np.zeros(n, bool),
+        np.ones((n, 1)),
+        2,
+    )
+    found = fqe.evaluate(episodes, lambda state: np.full((len(state), 2), 0.5, np.float32), gamma, SMALL)
+    assert found.v.mean() == pytest.approx(2.0, abs=0.1)
+    assert found.final_value.mean() == pytest.approx(2.0, abs=0.1)
+
+
+def test_targets_stay_within_what_the_rewards_allow(log: tabular.Log) -> None:
+    wild = FqeConfig(hidden=(32,), updates=300, members=1, target_rate=1.0, learning_rate=0.5)
+    found = fqe.evaluate(one_hot(log), target, GAMMA, wild)
+    low, high = fqe.attainable(log.episodes, GAMMA)
+    assert np.isfinite(found.v).all()
+    assert low * 2 < np.median(found.v) < high * 2
+
+
+def test_more_patients_bring_the_members_together() -> None:
+    problem = self_test.early_end()
+    spread = []
+    for n in (100, 3000):
+        log = tabular.draw(problem, BEHAVIOUR, n, np.random.default_rng(1))
+        quick = SMALL.model_copy(update={"updates": 200, "members": 4})
+        spread.append(fqe.evaluate(one_hot(log), target, GAMMA, quick).member_values.std())
+    assert spread[1] < 0.7 * spread[0]
+
+
+def test_values_of_a_patient_come_from_networks_without_them() -> None:
+    """Rewards known only by heart (one state per patient) cannot be predicted for a patient left out."""
+    rng, n = np.random.default_rng(0), 60
+    reward = rng.choice([-1.0, 1.0], n)
+    episodes = Episodes.from_arrays(
+        np.eye(n), rng.integers(0, 2, n), reward, np.arange(n), np.ones(n, bool), n_actions=2,
+        scaler=Scaler(np.zeros(n), np.ones(n), np.zeros(n, bool)),
+    )  # fmt: skip
+    found = fqe.evaluate(episodes, lambda state: np.full((len(state), 2), 0.5, np.float32), 1.0, SMALL)
+    assert abs(np.corrcoef(found.q, reward)[0, 1]) < 0.5
+
+
+def test_same_seed_same_values(log: tabular.Log) -> None:
+    quick = FqeConfig(hidden=(8,), updates=20, members=2)
+    a, b, c = (fqe.evaluate(one_hot(log), target, GAMMA, quick, seed) for seed in (1, 1, 2))
+    assert np.array_equal(a.v, b.v)
+    assert not np.array_equal(a.v, c.v)
+
+
+def test_wrong_input_is_refused(log: tabular.Log) -> None:
+    states = one_hot(log)
+    with pytest.raises(ConfigError, match="2 folds, but only 1 patients"):
+        fqe.evaluate(states.select(np.array([0])), target, GAMMA, SMALL)
+    with pytest.raises(InputError, match="policy answers with shape"):
+        fqe.evaluate(states, lambda state: np.ones((len(state), 3)) / 3, GAMMA, SMALL)
