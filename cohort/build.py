@@ -13,7 +13,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cohort import artifact, dictionary, features, fit, frames, quality, selection, split, tables, trajectories
+from cohort import (
+    artifact,
+    baseline,
+    dictionary,
+    features,
+    fit,
+    frames,
+    quality,
+    selection,
+    split,
+    tables,
+    trajectories,
+)
 from cohort.actions import ActionConfig
 from cohort.config import Config
 from cohort.episodes import Episodes
@@ -47,7 +59,7 @@ def build(
     counts: Counts | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Write trajectories.parquet, final_states.parquet, stays.parquet, dictionary.json, flow.json and quality.json.
+    """Write trajectories, final_states and stays (parquet), dictionary, flow, quality and baseline (JSON).
 
     The number of shards, their size and the order of stays and rows in them change nothing, not a bit.
 
@@ -82,7 +94,11 @@ def build(
         fitted, untrained = fit.fit(decisions, kept, config.grid.step_hours, config.actions.bins)
         rows = trajectories.write(out / trajectories.FILE, fit.finished(decisions, kept, fitted))
         artifact.write_parquet(fit.final_states(final, fitted), out / trajectories.FINAL_STATES)
-        artifact.write_json(out / "quality.json", quality.report(decisions, counts or Counts(), untrained))
+        records = [artifact.read_json(path) for path in sorted(drafts.glob("*.record.json"))]
+        artifact.write_json(
+            out / "quality.json", quality.report(decisions, kept, records, counts or Counts(), untrained)
+        )
+        artifact.write_json(out / "baseline.json", baseline.table(decisions, kept))
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
     artifact.write_json(out / "dictionary.json", fitted.to_dict())

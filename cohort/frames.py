@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int
 
-from cohort import actions, features, reward, tables
+from cohort import actions, artifact, features, record, reward, tables
 from cohort.actions import ActionConfig, Doses
 from cohort.features import FEATURES, MEASURED, States
 from cohort.grid import GridConfig
@@ -22,7 +22,7 @@ EXTREME_INTAKE_ML = 10_000
 def make(
     folder: Path, mine: pd.DataFrame, grid: GridConfig, given: ActionConfig, paid: RewardConfig, frames: Path
 ) -> None:
-    """Write one shard's decisions, and the final states of its stays that are cut off, as two files in `frames`.
+    """Write one shard's decisions, the final states of its stays that are cut off, and its record, in `frames`.
 
     Args:
         folder: the shard's canonical tables.
@@ -48,6 +48,7 @@ def make(
     final = state.value[cut_off, steps[cut_off]].astype(np.float32)
     columns = {"stay_id": mine["stay_id"].to_numpy()[cut_off], **named(FEATURES, final)}
     _save(pa.table(columns), frames / f"{folder.name}.final.arrow")
+    artifact.write_json(frames / f"{folder.name}.record.json", record.of(shard))
 
 
 def _rewards(

@@ -4,34 +4,46 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from cohort import record
 from cohort.features import FEATURES, MEASURED
 from cohort.tables import Counts
 
 QUARTILES = (0.25, 0.5, 0.75)
 
 
-def report(decisions: pa.Table, counts: Counts, untrained: Iterable[str]) -> dict[str, Any]:
+def report(
+    decisions: pa.Table,
+    stays: pd.DataFrame,
+    records: list[dict[str, Any]],
+    counts: Counts,
+    untrained: Iterable[str],
+) -> dict[str, Any]:
     """The quality report as data.
 
     Args:
         decisions: every decision's row before imputation; NaN is missing.
+        stays: the selected stays, ordered by id.
+        records: of `record.of`, one a shard.
         counts: (table, reason) -> rows the source dropped, changed or flagged.
         untrained: features without any value in training, imputed by the dictionary's typical value.
     """
     step = decisions["step"].to_numpy()
+    third = _thirds(decisions, stays)
     return {
+        "record": record.merge(records),
         "source": [{"table": table, "reason": reason, "rows": n} for (table, reason), n in sorted(counts.items())],
-        "features": {name: _feature(decisions, name, step) for name in FEATURES},
+        "features": {name: _feature(decisions, name, step, third) for name in FEATURES},
         "imputed_by_typical_value": sorted(untrained),
         "windows": _windows(decisions),
         "sofa_missing_systems": np.bincount(decisions["sofa_missing"].to_numpy(), minlength=7).tolist(),
     }
 
 
-def _feature(decisions: pa.Table, name: str, step: np.ndarray) -> dict[str, Any]:
+def _feature(decisions: pa.Table, name: str, step: np.ndarray, third: np.ndarray) -> dict[str, Any]:
     value = decisions[name].to_numpy()
     known = ~np.isnan(value)
     age = decisions[f"{name}_age_h"].to_numpy() if name in MEASURED else np.zeros(0)
@@ -40,7 +52,24 @@ def _feature(decisions: pa.Table, name: str, step: np.ndarray) -> dict[str, Any]
         "coverage_by_step": _rounded(np.bincount(step, weights=known) / np.bincount(step)),
         "quartiles": _quartiles(value[known]),
         "age_h_quartiles": _quartiles(age[~np.isnan(age)]),
+        "drift": _drift(value[known].astype(np.float64), third[known]),
     }
+
+
+def _thirds(decisions: pa.Table, stays: pd.DataFrame) -> np.ndarray:
+    """Which third of the stays, in calendar order of their anchors, each decision is of."""
+    rank = np.argsort(np.argsort(stays["anchor"].to_numpy(), kind="stable"))
+    row = np.searchsorted(stays["stay_id"].to_numpy(), decisions["stay_id"].to_numpy())
+    return np.asarray((3 * rank // len(stays))[row])
+
+
+def _drift(value: Float[np.ndarray, "n"], third: Int[np.ndarray, "n"]) -> float | None:
+    """The widest difference between the thirds' means over the overall deviation; None where a third has no value."""
+    rows = np.bincount(third, minlength=3)
+    if not rows.all() or value.std() == 0:
+        return None
+    mean = np.bincount(third, weights=value, minlength=3) / rows
+    return round(float(np.ptp(mean) / value.std()), 4)
 
 
 def _windows(decisions: pa.Table) -> dict[str, int]:
