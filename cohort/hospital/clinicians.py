@@ -125,8 +125,8 @@ def _fluid(reading: Reading, style: Style) -> np.ndarray:
     dry = 0.7 * _ramp(0.6 - reading.urine_ml_kg_h, 0.6)
     lungs = _ramp(2.9 - reading.spo2_fio2, 1.6)
     wish = style.fluid_level + style.shock_fluid * np.minimum(shock + dry, 1.6) - 1.6 * style.lung_care * lungs
-    wish = wish - 0.1 + 0.6 * reading.looks_ill
-    fresh = _around(wish, 2.2 * style.spread)
+    wish = wish - 0.2 + 0.6 * reading.looks_ill
+    fresh = _around(wish, 2.45 * style.spread)
     kept = np.where(reading.fluid >= 0, 0.50 - 0.20 * np.minimum(shock, 1.0), 0.0)
     return _keep(fresh, reading.fluid, kept)
 
@@ -134,11 +134,11 @@ def _fluid(reading: Reading, style: Style) -> np.ndarray:
 def _vasopressor(reading: Reading, style: Style) -> np.ndarray:
     gap = (style.map_target - reading.map) / 10.0 + 0.5 * reading.looks_ill
     running = np.maximum(reading.vasopressor, 0)
-    titrated = _around(running + np.clip(1.1 * gap, -1.3, 2.2) + 0.36, style.spread)
-    begun = _around(1.2 + np.clip(0.9 * gap, -0.4, 2.5), style.spread)
+    titrated = _around(running + np.clip(1.1 * gap, -1.35, 2.2) + 0.40, style.spread)
+    begun = _around(0.75 + np.clip(0.9 * gap, -0.4, 2.5), style.spread)
     begun[:, 0] = 0.0
     begun /= begun.sum(axis=1, keepdims=True)
-    begins = 0.90 / (1 + np.exp((reading.map - style.start_below - 4.0 * reading.looks_ill) / 1.5)) + 0.001
+    begins = 0.90 / (1 + np.exp((reading.map - style.start_below - 4.0 * reading.looks_ill) / 1.4)) + 0.001
     started = begins[:, None] * begun
     started[:, 0] = 1 - begins
     return np.where((running > 0)[:, None], titrated, started)

@@ -166,14 +166,14 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
         male=population.sex_male,
         weight_kg=population.weight_kg,
         reserve=np.clip(reserve, 0.35, 1.35),
-        set_point=91.5 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
+        set_point=92.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
         chronic_kidney=np.clip(kidney, 0.12, 1.2),
         chronic_lung=np.clip(1.0 - 0.22 * has["chronic_pulmonary"] + 0.08 * normal[5], 0.45, 1.1),
         liver=np.clip(1.0 - 0.5 * has["liver_disease"] + 0.06 * normal[6], 0.2, 1.2),
         frailty=frailty,
         peak=insult,
         peak_hour=-4.0 + 6.0 * np.abs(normal[7]),
-        clearance=np.exp(0.85 * normal[8] - 0.10 * frailty) / 52.0,
+        clearance=np.exp(0.85 * normal[8] - 0.10 * frailty) / 58.0,
         leak=np.exp(0.3 * normal[9]),
         lung_share=np.exp(0.6 * normal[10]) * np.where(infected, 1.0, 0.7),
         airway=rng.random(n) < np.where(infected, 0.20, 0.33),
@@ -367,7 +367,7 @@ def _organs(
     source = traits.peak * np.where(since > 0, np.exp(-traits.clearance * np.maximum(since, 0)), np.exp(since / 14.0))
     drive = source + 0.10 * latent.damage + 0.05 * latent.limb  # a failing gut keeps inflammation going
     inflammation = np.maximum(latent.inflammation + 0.12 * (drive - latent.inflammation) + 0.03 * normal[3], 0)
-    harm = 0.068 * shock + 0.036 * hurt["hypoxia"] + 0.020 * hurt["congestion"] + 0.010 * latent.limb
+    harm = 0.078 * shock + 0.036 * hurt["hypoxia"] + 0.020 * hurt["congestion"] + 0.010 * latent.limb
     fatigue = 1 - 0.16 * _saturating(inflammation) - 0.05 * np.minimum(latent.damage, 4) / 2
     strain = 0.25 * np.maximum(vasopressor - 0.3, 0)
     heal = traits.chronic_kidney * (1 - 0.12 * np.minimum(inflammation, 3))
@@ -491,7 +491,7 @@ def _stable(latent: Latent, signs: Signs, vasopressor: np.ndarray, ventilated: n
 
 def death_hazard(latent: Latent, traits: Traits, signs: Signs) -> Float[np.ndarray, "n"]:
     """Deaths per hour: organ damage first, then what is about to stop the heart."""
-    log_hazard = -10.6 + 1.55 * latent.damage + 0.45 * traits.frailty
+    log_hazard = -11.2 + 1.55 * latent.damage + 0.45 * traits.frailty
     log_hazard = log_hazard + 0.9 * np.maximum(50.0 - signs.map, 0) / 8.0 + 0.8 * np.maximum(84.0 - signs.spo2, 0) / 6.0
     log_hazard = log_hazard + 0.15 * np.maximum(latent.lactate - 4.0, 0) + 0.4 * np.minimum(latent.limb, 3)
     hazard: np.ndarray = np.minimum(np.exp(log_hazard), 2.0)
@@ -502,7 +502,7 @@ def discharge_hazard(latent: Latent, hour_of_day: Float[np.ndarray, "n"], hour: 
     """Discharges from the ICU per hour: none before four stable hours, most in the afternoon."""
     waited = 1 / (1 + np.exp(-(latent.stable_hours - 12.0) / 5.0))
     daytime = np.where((hour_of_day >= 10) & (hour_of_day < 20), 1.7, 0.35)
-    return np.where((latent.stable_hours >= 4) & (hour >= 6), 0.045 * waited * daytime, 0.0)
+    return np.where((latent.stable_hours >= 4) & (hour >= 6), 0.042 * waited * daytime, 0.0)
 
 
 def ends(
@@ -521,7 +521,7 @@ def ends(
 
 def ward_death_probability(latent: Latent, traits: Traits) -> Float[np.ndarray, "n"]:
     """Probability of dying in hospital after leaving the ICU in this state."""
-    return 1 / (1 + np.exp(4.8 - 1.35 * latent.damage - 0.65 * traits.frailty))
+    return 1 / (1 + np.exp(5.2 - 1.35 * latent.damage - 0.65 * traits.frailty))
 
 
 def year_death_probability(latent: Latent, traits: Traits) -> Float[np.ndarray, "n"]:
