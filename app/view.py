@@ -130,7 +130,7 @@ def open_study(run: Path | None) -> Study | Problem:
             "There is no run to show", where, "suture run configs/demo.yaml --out runs/demo\nsuture app runs/demo"
         )
     again = f"suture run CONFIG --out {run} --resume"
-    missing = [part for part in (COHORT, POLICY, OPE) if not (run / part).is_dir()]
+    missing = [part for part in (COHORT, BEHAVIOUR, POLICY, OPE) if not (run / part).is_dir()]
     if missing:
         detail = f"{run} has no {missing[0]}/ yet: it is still running, or it was interrupted."
         return Problem("This run is not finished", detail, again)
@@ -183,8 +183,10 @@ def worklist(decisions: pd.DataFrame, hour: float, search: str = "", sort: str =
     return rows
 
 
-def worklist_columns(rows: pd.DataFrame, cards: Sequence[Recommendation]) -> pd.DataFrame:
+def worklist_columns(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
     """The worklist as shown: names and units for a reader, and what Suture has to say on each row."""
+    said = "no dose shown" if study.verdict == gates.REFUSED else "recommendation"
+    found = recommendations(study, rows)
     return pd.DataFrame(
         {
             "Stay": rows["stay_id"].astype(str),
@@ -194,7 +196,7 @@ def worklist_columns(rows: pd.DataFrame, cards: Sequence[Recommendation]) -> pd.
             "MAP (mmHg)": rows["map"].round(0),
             "Heart rate (1/min)": rows["heart_rate"].round(0),
             "Lactate (mmol/L)": rows["lactate"].round(1),
-            "Suture": ["recommendation" if card.gate is None else f"abstains: {card.gate}" for card in cards],
+            "Suture": [said if one.gate is None else f"abstains: {one.gate}" for one in found],
         }
     )
 
@@ -244,7 +246,8 @@ def timeline(rows: pd.DataFrame, until: float, step_hours: float) -> pd.DataFram
         source = np.where(age <= step_hours, MEASURED, CARRIED)
         columns = {"hour": known[HOUR].to_numpy(np.float64), "signal": name, "value": value, "source": source}
         frames.append(pd.DataFrame(columns)[np.isfinite(age) & np.isfinite(value)])
-    return pd.concat(frames, ignore_index=True)
+    points: pd.DataFrame = pd.concat(frames, ignore_index=True)
+    return points
 
 
 def absent(points: pd.DataFrame, windows: pd.DataFrame) -> str:
@@ -306,9 +309,9 @@ def dose_table(shown: Card) -> pd.DataFrame:
 
 def _doses(study: Study, was: "pd.Series[Any]", found: Recommendation | None) -> tuple[Dose, Dose]:
     fluid = pressor = None
-    if found is not None and found.fluid_ml is not None and found.vasopressor_ug_kg_min is not None:
-        fluid = f"{found.fluid_ml:,.0f} mL / {study.dictionary.step_hours:g} h"
-        pressor = f"{found.vasopressor_ug_kg_min:.2f} µg/kg/min"
+    if found is not None and found.action is not None:
+        volume, rate = study.dictionary.dose(found.action)
+        fluid, pressor = f"{volume:,.0f} mL / {study.dictionary.step_hours:g} h", f"{rate:.2f} µg/kg/min"
     return (
         Dose("IV fluid", fluid, f"{was['fluid_ml']:,.0f} mL / {was['duration_h']:.3g} h"),
         Dose("Vasopressor", pressor, f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"),

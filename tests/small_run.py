@@ -1,18 +1,22 @@
 """A small run directory made by the real stages from canonical tables that are drawn at random, in a few seconds."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import policy
 import policy.store
-from app.run_directory import opened
-from cohort import artifact, build, concepts, tables
+from app.run_directory import RECORD, opened
+from cohort import artifact, build, concepts, dictionary, tables
 from cohort.build import CohortConfig
 from cohort.tables import Tables
 from ope import evaluation
 from ope.evaluation import EvaluationConfig
+from ope.fqe import FqeConfig
 from ope.gates import GateConfig
 from policy import behaviour
 from policy.behaviour import BehaviourConfig
@@ -22,6 +26,7 @@ START = np.datetime64("2150-03-01T00:00:00", "us")
 HOUR = np.timedelta64(3_600_000_000, "us")
 SELDOM = ("lactate", "creatinine", "pao2", "fio2", "platelets", "bilirubin_total", "potassium", "sodium")
 OFTEN = ("heart_rate", "map", "sbp", "dbp", "resp_rate", "spo2")
+FAST: dict[str, Any] = {"updates": 60, "evaluate_every": 30, "min_updates": 0, "hidden": (32,)}
 LENIENT = GateConfig(min_patients=2, min_ess=1, min_ess_share=0.001, max_weight_share=1, min_mean_weight=0.01,
                      max_mean_weight=100, max_unsupported=1, max_calibration_error=1, value_in_range=False)  # fmt: skip
 
@@ -37,21 +42,43 @@ def make(out: Path, n_stays: int = 150, gates: GateConfig | None = None, seed: i
     with opened(out, new=True) as directory:
         cohort(out / COHORT, n_stays, seed)
         training = build.episodes(out / COHORT, "train")
-        fast = {"updates": 60, "evaluate_every": 30, "min_updates": 0, "hidden": (32,)}
-        inputs = {COHORT: out / COHORT}
+        inputs, known = {COHORT: out / COHORT}, dictionary.load(out / COHORT / "dictionary.json")
         policy.store.save(
-            behaviour.fit(training, BehaviourConfig(**fast), seed), out / BEHAVIOUR, inputs=inputs, seed=seed
+            behaviour.fit(training, BehaviourConfig(**FAST), seed), out / BEHAVIOUR, inputs=inputs, seed=seed
         )
         for name in ("bc", "iql"):
-            policy.store.save(policy.fit(name, training, fast, seed), out / POLICY / name, inputs=inputs, seed=seed)
+            trained = replace(policy.fit(name, training, FAST, seed), dictionary=known)
+            policy.store.save(trained, out / POLICY / name, inputs=inputs, seed=seed)
         evaluated(out, gates or GateConfig(), seed)
         directory.update(name="small", seed=seed, finished=True)
     return out
 
 
+def with_evaluation(run: Path, out: Path, edit: Mapping[str, object]) -> Path:
+    """A run that shares the stages of `run`, its evaluation edited; keys are paths, as `verdict/verdict`."""
+    document = artifact.read_json(run / OPE / "evaluation.json")
+    for path, value in edit.items():
+        *parents, last = path.split("/")
+        at = document
+        for key in parents:
+            at = at[int(key)] if isinstance(at, list) else at[key]
+        at[int(last) if isinstance(at, list) else last] = value
+    out.mkdir()
+    for name in (COHORT, BEHAVIOUR, POLICY, RECORD):
+        (out / name).symlink_to(run / name)
+    with artifact.writing(out / OPE, "evaluation", {}, seed=0) as draft:
+        artifact.write_json(draft.path / "evaluation.json", document)
+    return out
+
+
 def evaluated(out: Path, gates: GateConfig, seed: int = 0) -> None:
     """Evaluate the run's policies under the given thresholds, replacing an earlier evaluation."""
-    config = EvaluationConfig(n_bootstrap=100, gates=gates)
+    config = EvaluationConfig(
+        n_bootstrap=100,
+        gates=gates,
+        behaviour=BehaviourConfig(folds=2, **FAST),
+        fqe=FqeConfig(updates=20, members=2, hidden=(16,)),
+    )
     policies = {name: out / POLICY / name for name in ("bc", "iql")}
     inputs = {COHORT: out / COHORT, **{f"{POLICY}/{name}": path for name, path in policies.items()}}
     settings = config.model_dump(mode="json")

@@ -47,7 +47,7 @@ def _worklist(study: view.Study, rows: pd.DataFrame, hour: float) -> int | None:
         st.info("No stay has a decision here. Choose another decision time or clear the search.")
         return None
     event = st.dataframe(
-        view.worklist_columns(shown, view.recommendations(study, shown)),
+        view.worklist_columns(study, shown),
         hide_index=True,
         height=246,
         key="table",
