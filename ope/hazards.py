@@ -100,7 +100,7 @@ def clinicians(d: Decisions, doses: Grid) -> Bool[np.ndarray, "n h"]:
 
 
 def policy(d: Decisions, probs: Float[np.ndarray, "n a"], doses: Grid, step_hours: float) -> Float32[np.ndarray, "n h"]:
-    """The probability of each hazard at each decision, were the policy to choose it; a bin counts as its typical dose."""
+    """The probability of each hazard at each decision, were the policy to choose; a bin counts as its typical dose."""
     bins = doses.shape[1]
     n_actions = len(doses.fluid_ml) * bins
     fluid, vasopressor = np.divmod(np.arange(n_actions), bins)

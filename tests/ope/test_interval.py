@@ -81,3 +81,41 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(name: str) -> None:
 def test_the_percentile_interval_leaves_equal_tails() -> None:
     found = interval.percentile(0.5, np.linspace(0, 1, 1001), 0.9, (-9.0, 9.0))
     assert (found.low, found.high) == pytest.approx((0.05, 0.95))
+
+
+def test_rank_probabilities_count_places() -> None:
+    replicates = np.array([[3.0, 2, 1], [3, 1, 2], [1, 2, 3], [3, 2, 1]])
+    assert interval.rank_probabilities(replicates).tolist() == [[0.75, 0, 0.25], [0, 0.75, 0.25], [0.25, 0.25, 0.5]]
+
+
+def test_simultaneous_intervals_hold_all_values_at_once_and_single_ones_do_not() -> None:
+    rng, m, hit, single = np.random.default_rng(0), 8, 0, 0
+    for _ in range(200):
+        value = rng.normal(size=m)
+        replicates = value + rng.normal(size=(400, m))
+        hit += all(one.low <= 0 <= one.high for one in interval.simultaneous(value, replicates, 0.95))
+        single += bool((np.abs(value) < 1.96).all())
+    assert 181 <= hit <= 199
+    assert single < 160
+
+
+def test_the_lower_bound_is_the_hand_worked_one_and_below_the_mean() -> None:
+    x = np.r_[np.zeros(50), np.ones(50)]
+    log = np.log(2 / 0.05)
+    expected = 0.5 - np.sqrt(2 * 0.25 * (100 / 99) * log / 100) - 7 * log / (3 * 99)
+    assert interval.lower_bound(x, 1.0, 0.95) == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match=r"within 0\.\.largest"):
+        interval.lower_bound(x, 0.5, 0.95)
+
+
+def test_the_high_confidence_bound_holds_in_every_repeat_of_a_heavy_tailed_world() -> None:
+    """Rare action with ratio 50, clipped at 10: the truth is 0.5; the bound is below it each time and falls no lower
+    than the clipped mean's own loss explains."""
+    bounds = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        rare = rng.random(5000) < 0.01
+        weight, returns = np.where(rare, 50.0, 0.5 / 0.99), np.where(rare, 0.8, 0.2)
+        bounds.append(interval.high_confidence(weight, returns, np.arange(5000), (-1.0, 1.0), 10.0, 0.95))
+    assert max(bounds) < 0.5
+    assert min(bounds) > -1.0
