@@ -11,7 +11,7 @@ from app.pages import patients
 
 RUN_VARIABLE = "SUTURE_RUN"  # the run's directory where no argument names it
 STYLE = """<style>
-.st-key-notice { position: sticky; top: 3.75rem; z-index: 5; }
+:has(> .st-key-notice) { position: sticky; top: 3.75rem; z-index: 5; }
 .st-key-notice p { margin: 0; text-align: center; font-weight: 600; font-size: .9rem; padding: .35rem .75rem;
   border: 2px solid #c24e00; border-radius: .4rem; background: #c24e00; color: #fff; }
 .block-container { padding-top: 4rem; padding-bottom: 3rem; max-width: 92rem; }
