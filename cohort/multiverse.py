@@ -61,14 +61,14 @@ def compare(base: pd.DataFrame, other: pd.DataFrame, same_step: bool) -> dict[st
     Returns:
         counts of stays and decisions; `shared` decisions; `state_moved`, the share of their state values that differ;
         `imputed`, the share of values imputed in `other`; `most_moved`, the five features that moved most, each with
-        its mean absolute change in deviations of the base; `sofa_moved`; `action_moved` (None for other steps);
+        its mean absolute change in deviations of the base (in its own unit where it is constant there); `sofa_moved`; `action_moved` (None for other steps);
         `return_change`, the mean change of a stay's total reward, over stays in both.
     """
     both = base.merge(other, on=["stay_id", "time"], suffixes=("", "_other"))
     before = both[list(FEATURES)].to_numpy(np.float64)
     after = both[[f"{name}_other" for name in FEATURES]].to_numpy(np.float64)
-    deviation = np.maximum(base[list(FEATURES)].to_numpy(np.float64).std(axis=0), 1e-9)
-    change = np.abs(after - before) / deviation
+    deviation = base[list(FEATURES)].to_numpy(np.float64).std(axis=0)
+    change = np.abs(after - before) / np.where(deviation > MOVED, deviation, 1.0)
     sofa = FEATURES.index("sofa")
     average = change.mean(axis=0) if len(both) else np.zeros(len(FEATURES))
     most = [int(i) for i in np.argsort(-average, kind="stable")[:5] if average[i] > 0]

@@ -188,6 +188,11 @@ def test_every_volume_of_urine_is_in_exactly_one_step() -> None:
     np.testing.assert_allclose(total[:, -1], shard.outputs.groupby("stay_id")["volume_ml"].sum().to_numpy())
 
 
+def test_urine_from_before_the_anchor_is_not_counted() -> None:
+    rows = [(1, -1.0, -0.9, 900.0), (1, -0.5, 1.0, 400.0), (1, 5.0, 5.1, 100.0)]
+    assert state("urine_output_total", [4, 8], outputs=rows) == [0.0, 100.0]
+
+
 def test_irrigation_put_in_counts_negative_but_no_state_is_below_zero() -> None:
     rows = [(1, 1.0, 1.1, -500.0), (1, 5.0, 5.1, 700.0)]
     assert state("urine_output_step", [4, 8], outputs=rows) == [0.0, 700.0]

@@ -52,7 +52,8 @@ def test_actions_are_not_compared_between_steps_of_other_lengths(table: dict[str
     row = table["step_1h"]
     assert row["action_moved"] is None
     assert row["sofa_moved"] == 0.0
-    assert "urine_output_step" in row["most_moved"]  # type: ignore[operator]
+    assert row["shared"] == table["base"]["decisions"]
+    assert row["decisions"] > row["shared"]  # type: ignore[operator]
 
 
 def test_the_shipped_multiverse_is_allowed() -> None:
