@@ -43,11 +43,11 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "guideline": Style(0.28, 66.0, 54.5, 1.4, 1.4, 1.0, 0.70, 0.01),
-    "liberal": Style(0.26, 66.0, 50.5, 2.6, 1.4, 0.2, 0.70, 0.01),
-    "restrictive": Style(0.13, 67.0, 57.5, 0.2, 0.8, 0.8, 0.70, 0.01),
-    "late": Style(0.22, 61.0, 45.5, 1.9, 1.8, 0.3, 0.70, 0.01),
-    "erratic": Style(0.11, 70.0, 53.5, 1.5, 0.6, 0.2, 1.10, 0.10),
+    "guideline": Style(0.28, 66.0, 55.0, 1.4, 1.4, 1.0, 0.70, 0.01),
+    "liberal": Style(0.26, 66.0, 51.0, 2.6, 1.4, 0.2, 0.70, 0.01),
+    "restrictive": Style(0.13, 67.0, 58.0, 0.2, 0.8, 0.8, 0.70, 0.01),
+    "late": Style(0.22, 61.0, 46.0, 1.9, 1.8, 0.3, 0.70, 0.01),
+    "erratic": Style(0.11, 70.0, 54.0, 1.5, 0.6, 0.2, 1.10, 0.10),
 }
 """An attending's style holds for a shift; the next shift's is drawn anew."""
 
@@ -134,7 +134,7 @@ def _fluid(reading: Reading, style: Style) -> np.ndarray:
 def _vasopressor(reading: Reading, style: Style) -> np.ndarray:
     gap = (style.map_target - reading.map) / 10.0 + 0.5 * reading.looks_ill
     running = np.maximum(reading.vasopressor, 0)
-    titrated = _around(running + np.clip(1.1 * gap, -1.35, 2.2) + 0.40, style.spread)
+    titrated = _around(running + np.clip(1.1 * gap, -1.35, 2.2) + 0.46, style.spread)
     begun = _around(0.75 + np.clip(0.9 * gap, -0.4, 2.5), style.spread)
     begun[:, 0] = 0.0
     begun /= begun.sum(axis=1, keepdims=True)

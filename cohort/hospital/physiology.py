@@ -166,7 +166,7 @@ def traits(population: Population, rng: np.random.Generator) -> Traits:
         male=population.sex_male,
         weight_kg=population.weight_kg,
         reserve=np.clip(reserve, 0.35, 1.35),
-        set_point=92.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
+        set_point=93.0 + 5.0 * has["hypertension"] - 3.0 * has["liver_disease"] + 9.5 * normal[4],
         chronic_kidney=np.clip(kidney, 0.12, 1.2),
         chronic_lung=np.clip(1.0 - 0.22 * has["chronic_pulmonary"] + 0.08 * normal[5], 0.45, 1.1),
         liver=np.clip(1.0 - 0.5 * has["liver_disease"] + 0.06 * normal[6], 0.2, 1.2),
