@@ -61,8 +61,9 @@ def compare(base: pd.DataFrame, other: pd.DataFrame, same_step: bool) -> dict[st
     Returns:
         counts of stays and decisions; `shared` decisions; `state_moved`, the share of their state values that differ;
         `imputed`, the share of values imputed in `other`; `most_moved`, the five features that moved most, each with
-        its mean absolute change in deviations of the base (in its own unit where it is constant there); `sofa_moved`; `action_moved` (None for other steps);
-        `return_change`, the mean change of a stay's total reward, over stays in both.
+        its mean absolute change in deviations of the base (in its own unit where it is constant there); `sofa_moved`;
+        `action_moved` (None for other steps); `return_change`, the mean change of a stay's total reward, over stays
+        in both.
     """
     both = base.merge(other, on=["stay_id", "time"], suffixes=("", "_other"))
     before = both[list(FEATURES)].to_numpy(np.float64)

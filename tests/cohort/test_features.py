@@ -176,7 +176,8 @@ def test_urine_is_missing_until_some_is_charted_and_zero_in_a_dry_step_after() -
     rows = [(1, 5.0, 5.5, 120.0), (1, 7.9, 8.2, 80.0)]
     assert state("urine_output_step", [4, 8, 12, 16], outputs=rows)[1:] == [120.0, 80.0, 0.0]
     assert np.isnan(state("urine_output_step", [4], outputs=rows)[0])
-    assert state("urine_output_total", [8, 12, 16], outputs=rows) == [120.0, 200.0, 200.0]
+    assert state("urine_output_total", [4, 8, 12, 16], outputs=rows)[1:] == [120.0, 200.0, 200.0]
+    assert np.isnan(state("urine_output_total", [4], outputs=rows)[0])
 
 
 def test_every_volume_of_urine_is_in_exactly_one_step() -> None:
