@@ -19,6 +19,8 @@ class Problem:
     reward: Float[np.ndarray, "s a"]
     """Mean reward of an action, its ending included."""
     horizon: int
+    spread: Float[np.ndarray, "s a"] | None = None
+    """Standard deviation of the reward; None: rewards are their means. Drawn as mean plus or minus it, evenly."""
 
     @property
     def n_states(self) -> int:
@@ -68,7 +70,8 @@ def draw(problem: Problem, policy: Float[np.ndarray, "s a"], n: int, rng: np.ran
             break
     episode, step, places, actions = np.concatenate(rows, axis=1)
     order = np.lexsort((step, episode))
-    return _log(problem, episode[order], step[order], places[order], actions[order])
+    log = _log(problem, episode[order], step[order], places[order], actions[order])
+    return log if problem.spread is None else _noisy(problem, problem.spread, log, rng)
 
 
 def enumerate_all(problem: Problem, policy: Float[np.ndarray, "s a"]) -> Log:
@@ -124,6 +127,15 @@ def _log(problem: Problem, episode: np.ndarray, step: np.ndarray, place: np.ndar
         state, action, reward, episode, np.ones(count, bool), n_actions=problem.n_actions, features=("place", "step")
     )
     return Log(episodes, place, step)
+
+
+def _noisy(problem: Problem, spread: Float[np.ndarray, "s a"], log: Log, rng: np.random.Generator) -> Log:
+    kept, at = log.episodes, (log.place, log.episodes.action)
+    reward = problem.reward[at] + spread[at] * rng.choice([-1.0, 1.0], kept.n)
+    noisy = Episodes.from_arrays(
+        kept.state, kept.action, reward, kept.episode, kept.terminated, n_actions=kept.n_actions, features=kept.features
+    )
+    return Log(noisy, log.place, log.step)
 
 
 def _choose(probability: Float[np.ndarray, "n k"], rng: np.random.Generator) -> Int[np.ndarray, "n"]:

@@ -25,6 +25,15 @@ def test_the_mean_return_of_drawn_episodes_is_within_four_standard_errors() -> N
     assert np.bincount(episodes.action).tolist() == pytest.approx([episodes.n * 0.62, episodes.n * 0.38], rel=0.05)
 
 
+def test_rewards_are_drawn_with_their_spread() -> None:
+    plain = self_test.early_end()
+    problem = tabular.Problem(plain.start, plain.transition, plain.reward, plain.horizon, np.full((2, 2), 0.5))
+    log = tabular.draw(problem, BEHAVIOUR, 5000, np.random.default_rng(0))
+    noise = log.episodes.reward - plain.reward[log.place, log.episodes.action]
+    assert np.unique(noise.round(6)).tolist() == [-0.5, 0.5]
+    assert abs(noise.mean()) < 0.02
+
+
 def test_a_drawn_log_says_where_each_row_was() -> None:
     log = tabular.draw(self_test.model_win(), np.tile(BEHAVIOUR[0], (3, 1)), 50, np.random.default_rng(0))
     assert (log.episodes.length == 4).all()

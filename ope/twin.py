@@ -1,0 +1,219 @@
+"""Twin: a tabular problem fitted to the cohort, whose exact values grade every estimator, and the grades.
+
+States are grouped by k-means; transitions, rewards (mean and spread) and the clinicians' choices are counted per group.
+In that twin a policy's true value is known, so that logs of the cohort's size can be drawn from it again and again,
+and every estimator run on each: bias, error, how often its interval holds the truth, and how well it orders policies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import Field
+from scipy.stats import rankdata
+from sklearn.cluster import KMeans
+
+from cohort.config import Config
+from cohort.episodes import Episodes
+from cohort.errors import InputError
+from cohort.scaler import fit as fit_scaler
+from ope import estimates, interval, tabular
+from ope.estimates import ESTIMATORS, NEED_Q
+from ope.importance import divide
+from ope.overlap import measure
+from ope.tabular import Log, Problem
+from ope.trajectories import attainable, pad
+
+
+class TwinConfig(Config):
+    """How fine the twin is and how often it is replayed."""
+
+    groups: int = Field(default=40, ge=2, le=2000)
+    repeats: int = Field(default=40, ge=2, le=10_000)
+    episodes: int | None = Field(default=None, ge=2)
+    """Episodes of each replay; None: as many as are evaluated, at most 2,000."""
+    n_bootstrap: int = Field(default=200, ge=20)
+    pseudo_count: float = Field(default=0.1, gt=0)
+    """Added to each action's count in a group, in shares of the group's mean reward and transition."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The fitted problem and the clinicians in it."""
+
+    problem: Problem
+    behaviour: Float[np.ndarray, "s a"]
+    group: Int[np.ndarray, "n"]
+    """Of each decision it was fitted to."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One estimator of one policy over the repeats."""
+
+    policy: str
+    estimator: str
+    truth: float
+    bias: float
+    rmse: float
+    coverage: float
+    """Share of the repeats whose interval holds the truth; undefined estimates count as misses."""
+    ess: float
+    """Mean effective sample size."""
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """How well one estimator orders the policies, mean over the repeats."""
+
+    estimator: str
+    rank_correlation: float
+    """Spearman's, between estimates and exact values."""
+    regret: float
+    """Exact value of the best policy less that of the one it puts first."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The grades of all estimators on a twin of this cohort."""
+
+    repeats: int
+    episodes: int
+    groups: int
+    grades: tuple[Grade, ...]
+    orderings: tuple[Ordering, ...]
+
+
+def fit(episodes: Episodes, config: TwinConfig, seed: int) -> Twin:
+    """Group the states and count.
+
+    Raises:
+        InputError: fewer decisions than groups.
+    """
+    if episodes.n < config.groups:
+        raise InputError(f"twin groups: {config.groups} groups, but only {episodes.n} decisions")
+    scaler = episodes.scaler if episodes.scaler is not None else fit_scaler(episodes.state)
+    found = KMeans(config.groups, n_init=1, max_iter=20, random_state=seed).fit_predict(
+        scaler.transform(episodes.state)
+    )
+    _, group = np.unique(found, return_inverse=True)
+    return _count(episodes, group, config.pseudo_count)
+
+
+def averaged(twin: Twin, probs: Float[np.ndarray, "n a"]) -> Float[np.ndarray, "s a"]:
+    """A policy in the twin: its mean probabilities in each group."""
+    total = np.zeros_like(twin.behaviour)
+    np.add.at(total, twin.group, probs)
+    table: np.ndarray = total / total.sum(axis=1, keepdims=True)
+    return table
+
+
+def certify(
+    twin: Twin,
+    policies: Mapping[str, Float[np.ndarray, "s a"]],
+    estimators: Sequence[str],
+    gamma: float,
+    n_episodes: int,
+    config: TwinConfig,
+    level: float,
+    seed: int,
+) -> Certificate:
+    """Draw logs of the clinicians in the twin, run every estimator on them for every policy, and grade.
+
+    Propensities are counted anew on each log and Q is that of the log's own counts, as in a real evaluation.
+    """
+    n = config.episodes or min(n_episodes, 2000)
+    truth = {name: tabular.value(twin.problem, policy, gamma) for name, policy in policies.items()}
+    value = np.full((config.repeats, len(policies), len(estimators)), np.nan)
+    held, ess = np.zeros(value.shape, bool), np.zeros(value.shape[:2])
+    for repeat in range(config.repeats):
+        log = tabular.draw(twin.problem, twin.behaviour, n, np.random.default_rng([seed, repeat]))
+        refitted = _count(log.episodes, log.place, config.pseudo_count, twin.behaviour.shape[0], twin.problem.horizon)
+        for k, (name, policy) in enumerate(policies.items()):
+            found = _replay(log, refitted, policy, estimators, gamma, config.n_bootstrap, level, repeat)
+            value[repeat, k], low, high, ess[repeat, k] = found
+            held[repeat, k] = (low <= truth[name]) & (truth[name] <= high)
+    exact = np.array(list(truth.values()))
+    grades = [
+        Grade(name, estimator, truth[name], *_error(value[:, k, e] - truth[name]), float(held[:, k, e].mean()),
+              float(ess[:, k].mean()))
+        for k, name in enumerate(policies) for e, estimator in enumerate(estimators)
+    ]  # fmt: skip
+    orderings = [_ordering(estimator, value[:, :, e], exact) for e, estimator in enumerate(estimators)]
+    return Certificate(config.repeats, n, len(twin.behaviour), tuple(grades), tuple(orderings))
+
+
+def _replay(
+    log: Log,
+    refitted: Twin,
+    policy: Float[np.ndarray, "s a"],
+    estimators: Sequence[str],
+    gamma: float,
+    n_bootstrap: int,
+    level: float,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Values, lower and upper ends of all estimators of one policy on one log, and the ESS."""
+    at = (log.place, log.episodes.action)
+    ratio = policy[at] / refitted.behaviour[at]
+    q_logged = v = None
+    if set(estimators) & set(NEED_Q):
+        q = tabular.q_values(refitted.problem, policy, gamma)
+        q_logged, v = q[log.step, *at], (policy * q).sum(axis=2)[log.step, log.place]
+    t = pad(log.episodes, ratio, gamma, q_logged, v)
+    chosen = {name: ESTIMATORS[name] for name in estimators}
+    samples = estimates.sample(t, log.episodes, chosen, n_bootstrap, seed)
+    allowed = attainable(log.episodes, gamma)
+    found = [interval.percentile(one.value, one.replicates, level, allowed) for one in samples.values()]
+    value, low, high = (np.array([getattr(one, part) for one in found]) for part in ("value", "low", "high"))
+    return value, np.where(np.isnan(value), np.inf, low), high, measure(t, log.episodes.patient).ess
+
+
+def _count(
+    episodes: Episodes,
+    group: Int[np.ndarray, "n"],
+    pseudo: float,
+    groups: int | None = None,
+    horizon: int | None = None,
+) -> Twin:
+    """Counts per group and action, drawn towards the group's mean where an action is rare."""
+    s, a, limit = groups or int(group.max()) + 1, episodes.n_actions, horizon or int(episodes.length.max())
+    counts, paid, squared = np.zeros((s, a)), np.zeros((s, a)), np.zeros((s, a))
+    moved = np.zeros((s, a, s + 1))
+    following = np.where(episodes.last, s, np.r_[group[1:], s])
+    np.add.at(counts, (group, episodes.action), 1)
+    np.add.at(paid, (group, episodes.action), episodes.reward)
+    np.add.at(squared, (group, episodes.action), episodes.reward.astype(np.float64) ** 2)
+    told = (episodes.step < limit - 1) | ~episodes.last  # at the horizon it is not seen what would have followed
+    np.add.at(moved, (group[told], episodes.action[told], following[told]), 1)
+    total = np.maximum(counts.sum(axis=1), 1)
+    mean_paid = paid.sum(axis=1) / total
+    mean_moved = divide(moved.sum(axis=1), moved.sum(axis=(1, 2))[:, None])
+    mean_moved[np.isnan(mean_moved).any(axis=1)] = np.eye(s + 1)[s]
+    weight = counts + pseudo
+    reward = (paid + pseudo * mean_paid[:, None]) / weight
+    transition = (moved + pseudo * mean_moved[:, None, :]) / (moved.sum(axis=2) + pseudo)[:, :, None]
+    spread = np.sqrt(np.maximum(squared / np.maximum(counts, 1) - (paid / np.maximum(counts, 1)) ** 2, 0))
+    start = np.bincount(group[episodes.start], minlength=s) / episodes.n_episodes
+    smoothed = counts + pseudo / a
+    behaviour = smoothed / smoothed.sum(axis=1, keepdims=True)
+    problem = Problem(start, transition[:, :, :s], reward, limit, spread)
+    return Twin(problem, behaviour, group)
+
+
+def _error(deviation: Float[np.ndarray, "r"]) -> tuple[float, float]:
+    defined = deviation[~np.isnan(deviation)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    return float(defined.mean()), float(np.sqrt((defined**2).mean()))
+
+
+def _ordering(estimator: str, value: Float[np.ndarray, "r m"], exact: Float[np.ndarray, "m"]) -> Ordering:
+    usable = value[~np.isnan(value).any(axis=1)]
+    if not len(usable) or len(exact) < 2 or np.ptp(exact) == 0:
+        return Ordering(estimator, float("nan"), float("nan"))
+    true_rank = rankdata(exact)
+    correlations = [np.corrcoef(rankdata(row), true_rank)[0, 1] for row in usable if np.ptp(row) > 0]
+    regret = exact.max() - exact[usable.argmax(axis=1)]
+    return Ordering(estimator, float(np.mean(correlations)) if correlations else float("nan"), float(regret.mean()))
