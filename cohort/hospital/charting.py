@@ -36,7 +36,6 @@ __all__ = [
 
 FIRST_HOUR = -6
 """The first hour that may be charted: laboratory work (and a few vital signs) from before the ICU."""
-LAST_HOUR = 1000
 NEVER = -1000
 """An hour before any: of what has not happened yet."""
 

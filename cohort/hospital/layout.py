@@ -161,7 +161,8 @@ def tables(rows: Rows, population: Population, outcomes: Outcomes, shard: int) -
 
 
 def fault_table(rows: Rows, population: Population) -> pa.Table:
-    """Every fault in the rows: table, kind, stay_id, itemid, charttime (starttime of infusions). Truth only."""
+    """Every fault in the rows: table, kind, stay_id, itemid, charttime (starttime of infusions) and the value written
+    (amount of infusions). For the truth only."""
     event, given = rows.events, rows.infusions
     which = np.flatnonzero(event.fault >= 0), np.flatnonzero(given.fault >= 0)
     stay = np.r_[event.stay[which[0]], given.stay[which[1]]]
@@ -175,6 +176,7 @@ def fault_table(rows: Rows, population: Population) -> pa.Table:
             "stay_id": population.stay_id[stay],
             "itemid": ITEM_ID[item],
             "charttime": pa.array(population.intime[stay] + seconds.astype("timedelta64[s]"), _TIME),
+            "value": _real(np.r_[event.value[which[0]], given.amount[which[1]]]),
         }
     )
 
