@@ -58,21 +58,7 @@ def states(tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarra
     urine = _Urine.of(tables, anchor, hours)
     sofa, sofa_missing = _sofa(tables, anchor, events, urine, hours, config)
     sirs, sirs_missing = scores.sirs(measured)
-    static = tables.stays.reset_index(drop=True)
-    elixhauser = static["elixhauser" if config.comorbidity == "prior" else "elixhauser_current"]
-    columns: dict[str, np.ndarray] = {
-        "age_years": static["age_years"].to_numpy(np.float64),
-        "sex_male": static["sex_male"].to_numpy(np.float64),
-        "readmission": static["readmission"].to_numpy(np.float64),
-        "elixhauser": elixhauser.to_numpy(np.float64),
-        "hours_since_start": hours[:, None].astype(np.float64),
-        "pao2_fio2": measured["pao2"] / measured["fio2"],
-        "sofa": sofa,
-        "sirs": sirs,
-        "shock_index": measured["heart_rate"] / measured["sbp"],
-        "urine_output_step": np.maximum(urine.step(hours, config.step_hours), 0.0),
-        "urine_output_total": np.maximum(urine.total(hours), 0.0),
-    }
+    columns = {**_static(tables, config), **_derived(measured, urine, hours, config), "sofa": sofa, "sirs": sirs}
     value = np.empty((len(hours), n_stays, len(FEATURES)))
     value[..., _MEASURED_AT] = held.value[..., : len(MEASURED)]
     for name, column in columns.items():
@@ -103,6 +89,24 @@ def typical() -> Float64[np.ndarray, "d"]:
         "shock_index": known["heart_rate"] / known["sbp"], "urine_output_step": 0.0, "urine_output_total": 0.0,
     }  # fmt: skip
     return np.array([{**known, **derived}[name] for name in FEATURES])
+
+
+def _static(tables: Tables, config: GridConfig) -> dict[str, Float64[np.ndarray, "s"]]:
+    source = {"age_years": "age_years", "sex_male": "sex_male", "readmission": "readmission"}
+    source["elixhauser"] = "elixhauser" if config.comorbidity == "prior" else "elixhauser_current"
+    return {name: tables.stays[column].to_numpy(np.float64) for name, column in source.items()}
+
+
+def _derived(
+    measured: dict[str, np.ndarray], urine: "_Urine", hours: Int[np.ndarray, "k"], config: GridConfig
+) -> dict[str, np.ndarray]:
+    return {
+        "hours_since_start": hours[:, None].astype(np.float64),
+        "pao2_fio2": measured["pao2"] / measured["fio2"],
+        "shock_index": measured["heart_rate"] / measured["sbp"],
+        "urine_output_step": np.maximum(urine.step(hours, config.step_hours), 0.0),
+        "urine_output_total": np.maximum(urine.total(hours), 0.0),
+    }
 
 
 def _hold(

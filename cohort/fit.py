@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 
 from cohort import actions, concepts, features, frames, scaler, trajectories
 from cohort.dictionary import Dictionary
@@ -35,20 +35,11 @@ def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) ->
     train = order[trains[order]]  # in one order whatever the shards were, since sums of floats depend on it
     if not len(train):
         raise InputError(f"none of {stays['subject_id'].nunique()} patients is in the training split")
-    typical = dict(zip(FEATURES, features.typical(), strict=True))
-    imputation, scalers, untrained = [], [], []
-    for name, log in zip(FEATURES, concepts.load().log_mask, strict=True):
-        value = decisions[name].to_numpy()[train]
-        measured = value[~np.isnan(value)]
-        if name in NO_EVIDENCE_IS_NO:
-            fill = 0.0
-        elif len(measured):
-            fill = float(np.median(measured.astype(np.float64)))
-        else:
-            fill = float(typical[name])
-            untrained.append(name)
-        imputation.append(fill)
-        scalers.append(scaler.fit(features.impute(value[:, None], np.array([fill])), [log]))
+    fills, untrained = _imputation(decisions, train)
+    scalers = [
+        scaler.fit(features.impute(decisions[name].to_numpy()[train][:, None], fills[[column]]), [log])
+        for column, (name, log) in enumerate(zip(FEATURES, concepts.load().log_mask, strict=True))
+    ]
     duration = decisions["duration_h"].to_numpy()[train]
     fluid = actions.fit_bins(decisions["fluid_ml"].to_numpy()[train] / duration, bins)
     vasopressor = actions.fit_bins(decisions["vasopressor_ug_kg_min"].to_numpy()[train], bins)
@@ -57,8 +48,22 @@ def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) ->
         np.concatenate([one.std for one in scalers]),
         np.concatenate([one.log for one in scalers]),
     )
-    fitted = Dictionary(FEATURES, np.array(imputation), joined, float(step_hours), *fluid, *vasopressor)
-    return fitted, untrained
+    return Dictionary(FEATURES, fills, joined, float(step_hours), *fluid, *vasopressor), untrained
+
+
+def _imputation(decisions: pa.Table, train: Int[np.ndarray, "m"]) -> tuple[Float64[np.ndarray, "d"], list[str]]:
+    """Each feature's training median; a typical value for the features without any, which are returned by name."""
+    fills, untrained = features.typical(), []
+    for column, name in enumerate(FEATURES):
+        value = decisions[name].to_numpy()[train]
+        known = value[~np.isnan(value)].astype(np.float64)
+        if name in NO_EVIDENCE_IS_NO:
+            fills[column] = 0.0
+        elif len(known):
+            fills[column] = np.median(known)
+        else:
+            untrained.append(name)
+    return fills, untrained
 
 
 def _order(decisions: pa.Table) -> Int[np.ndarray, "n"]:
