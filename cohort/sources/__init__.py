@@ -10,14 +10,18 @@ from pydantic import Field
 from cohort.config import Config
 from cohort.tables import Counts
 
-SOURCES = {"mimic_iv": "cohort.sources.mimic_iv", "mimic_iii": "cohort.sources.mimic_iii"}
+SOURCES = {
+    "mimic_iv": "cohort.sources.mimic_iv",
+    "mimic_iii": "cohort.sources.mimic_iii",
+    "meds": "cohort.sources.meds",
+}
 """Source kind -> the module with its raw tables (`TABLES`) and its pure `canonical(raw) -> (Tables, Counts)`."""
 
 
 class SourceConfig(Config):
     """How raw tables are read."""
 
-    kind: Literal["mimic_iv", "mimic_iii"]
+    kind: Literal["mimic_iv", "mimic_iii", "meds"]
     shard_stays: int = Field(default=1000, ge=1, le=20_000)
     """Stays of a shard; the stays of one patient are never parted, so a shard may hold a few more."""
     workers: int = Field(default=1, ge=1, le=64)

@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from cohort.errors import InputError
 from cohort.sources.measurements import NAT, codes, id_table
-from cohort.sources.raw import Kind, RawTable
+from cohort.sources.raw import Keep, Kind, RawTable
 from cohort.tables import Counts
 
 FOLDERS = ("", "hosp", "icu")
@@ -64,11 +64,11 @@ def find(root: Path, layout: tuple[RawTable, ...]) -> tuple[dict[str, list[Path]
     counts: Counts = Counter()
     found = {}
     for table in layout:
-        paths = _paths(root, table.name)
+        paths = _paths(root, table.file or table.name)
         if paths:
             found[table.name] = paths
         elif table.required:
-            raise InputError(f"{root}: required table {table.name} is missing ({', '.join(ENDINGS)})")
+            raise InputError(f"{root}: required table {table.file or table.name} is missing ({', '.join(ENDINGS)})")
         else:
             counts[table.name, "table missing"] = 1
     return found, counts
@@ -96,13 +96,15 @@ def _paths(root: Path, name: str) -> list[Path]:
         entries = {entry.name.lower(): entry for entry in sorted(folder.iterdir())}
         for ending in ENDINGS:
             if (entry := entries.get(name + ending)) is not None:
-                if entry.is_dir():
-                    return sorted(p for p in entry.iterdir() if p.name.lower().endswith(ENDINGS))
-                return [entry]
+                return _parts(entry) if entry.is_dir() else [entry]
         entry = entries.get(name)
         if entry is not None and entry.is_dir():
-            return sorted(path for path in entry.iterdir() if path.name.lower().endswith(ENDINGS))
+            return _parts(entry)
     return []
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(ENDINGS))
 
 
 def _names(table: RawTable, path: Path, present: list[str]) -> dict[str, str]:
@@ -111,6 +113,8 @@ def _names(table: RawTable, path: Path, present: list[str]) -> dict[str, str]:
     names = {}
     for column in table.columns:
         spelt = next((n for n in (column, *table.alternatives.get(column, ())) if n in by_lower), None)
+        if spelt is None and column in table.optional:
+            continue
         if spelt is None:
             raise InputError(f"{path}: column {column!r} is missing")
         names[column] = by_lower[spelt]
@@ -119,9 +123,11 @@ def _names(table: RawTable, path: Path, present: list[str]) -> dict[str, str]:
 
 def _csv(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
     names = _names(table, path, _header(path))
-    types = {names[column]: _type(table, column) for column in table.columns}
+    types = {there: _type(table, column) for column, there in names.items()}
     try:
-        yield from (batch.rename_columns(list(names)) for batch in _open_csv(path, types, block_bytes))
+        yield from (
+            _completed(table, batch.rename_columns(list(names))) for batch in _open_csv(path, types, block_bytes)
+        )
     except _DAMAGED as error:
         raise _csv_problem(table, path, names, str(error)) from None
 
@@ -206,9 +212,16 @@ def _parquet(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.Recor
             names = _names(table, path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=block_bytes // _ROW_BYTES, columns=list(names.values())):
                 arrays = [_cast(table, path, column, batch.column(name)) for column, name in names.items()]
-                yield pa.RecordBatch.from_arrays(arrays, names=list(names))
+                yield _completed(table, pa.RecordBatch.from_arrays(arrays, names=list(names)))
     except _DAMAGED:
         raise InputError(f"{path}: not readable as parquet: truncated or damaged") from None
+
+
+def _completed(table: RawTable, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with its optional columns, missing values where the file has none."""
+    for column in sorted(table.optional - set(batch.schema.names)):
+        batch = batch.append_column(column, pa.nulls(batch.num_rows, _type(table, column)))
+    return batch
 
 
 def _cast(table: RawTable, path: Path, column: str, array: pa.Array) -> pa.Array:
@@ -241,8 +254,7 @@ def _columns(table: RawTable, batch: pa.RecordBatch, wanted: np.ndarray | None, 
         kept = codes(wanted, _integers(batch.column("itemid"))) >= 0
         batch = batch if kept.all() else batch.filter(pa.array(kept))
     if table.keep is not None:
-        matched = pc.match_substring_regex(pc.utf8_lower(_plain(batch.column(table.keep.column))), table.keep.pattern)
-        batch = batch.filter(matched.fill_null(False))
+        batch = batch.filter(_matched(batch.column(table.keep.column), table.keep))
     read: dict[str, np.ndarray | Text] = {}
     for column, kind in table.columns.items():
         values = batch.column(column)
@@ -265,8 +277,11 @@ def _integers(values: pa.Array) -> Int[np.ndarray, "n"]:
     return numbers
 
 
-def _plain(values: pa.Array) -> pa.Array:
-    return values.cast(pa.string()) if pa.types.is_dictionary(values.type) else values
+def _matched(values: pa.Array, keep: Keep) -> pa.Array:
+    """Which rows a filter keeps, each distinct text looked at once."""
+    encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    words = pc.utf8_lower(encoded.dictionary) if keep.every_case else encoded.dictionary
+    return pc.match_substring_regex(words, keep.pattern).take(encoded.indices).fill_null(False)
 
 
 def _text(values: pa.Array, some: np.ndarray | None) -> Text:

@@ -30,6 +30,10 @@ class RawTable:
     alternatives: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names of a column in other versions of the layout."""
     keep: "Keep | None" = None
+    file: str | None = None
+    """The name of its file or folder; None: the table's own."""
+    optional: frozenset[str] = frozenset()
+    """Columns that may be missing: their values are then missing."""
 
 
 @dataclass(frozen=True)
@@ -38,4 +42,6 @@ class Keep:
 
     column: str
     pattern: str
-    """A regular expression that is found in the lower-case text of every row that is kept."""
+    """A regular expression that is found in the text of every row that is kept."""
+    every_case: bool = True
+    """True: it is looked for in the text in lower case."""

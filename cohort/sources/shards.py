@@ -81,34 +81,51 @@ def ingest(
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
     """Read a raw layout and write canonical shards; see `cohort.sources.ingest`."""
-    layout: tuple[RawTable, ...] = module.TABLES
+    with spilt(root, out, config, module.TABLES, progress) as (spills, n_shards, counts):
+        work = [_Work(module.__name__, spills, shard, out / f"shard-{shard:05d}") for shard in range(n_shards)]
+        for done, lost in enumerate(_each(work, config.workers)):
+            counts.update(lost)
+            if progress:
+                progress(len(spills) + done + 1, len(spills) + n_shards)
+    return counts
+
+
+@contextmanager
+def spilt(
+    root: Path,
+    out: Path,
+    config: SourceConfig,
+    layout: tuple[RawTable, ...],
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[tuple[Spill, ...], int, Counts]]:
+    """The layout's tables, routed to shards and spilt in a folder in `out` that is gone afterwards."""
     found, counts = files.find(root, layout)
     listed = next(table for table in layout if table.key == "stays")
     plan = _plan(listed, found[listed.name], config.shard_stays)
     block = min(config.memory_mb << 14, 64 << 20)
-    steps = len(found) + plan.n_shards
-    tell = progress or (lambda _done, _all: None)
     with _scratch(out) as folder:
         spills = []
-        for done, table in enumerate(table for table in layout if table.name in found):
-            spills.append(_spill(table, files.batches(table, found[table.name], block), plan, folder, counts))
-            tell(done + 1, steps)
-        work = [
-            _Work(module.__name__, tuple(spills), shard, out / f"shard-{shard:05d}") for shard in range(plan.n_shards)
-        ]
-        for done, lost in enumerate(_each(work, config.workers)):
-            counts.update(lost)
-            tell(len(found) + done + 1, steps)
-    return counts
+        for table in layout:
+            if table.name in found:
+                spills.append(_spill(table, files.batches(table, found[table.name], block), plan, folder, counts))
+                if progress:
+                    progress(len(spills), len(found) + plan.n_shards)
+        yield tuple(spills), plan.n_shards, counts
+
+
+def raw_tables(spills: tuple[Spill, ...], shard: int) -> dict[str, pd.DataFrame]:
+    """The raw tables of one shard, text columns categorical."""
+    return {spill.table.name: _frame(spill, shard) for spill in spills}
 
 
 def _plan(table: RawTable, paths: list[Path], shard_stays: int) -> Plan:
-    """Shards of whole patients, in order of each patient's smallest stay id."""
-    id_column = _id_column(table)
+    """Shards of whole patients, in order of each patient's smallest stay id (of their own, where stays have none)."""
     parts = [batch.columns for batch in files.batches(table, paths)]
-    if not sum(len(_whole(part[id_column])) for part in parts):
+    patient = np.concatenate([_whole(part["subject_id"]) for part in parts]) if parts else np.zeros(0, dtype=np.int64)
+    if not len(patient):
         raise InputError(f"{table.name}: the table has no rows")
-    stay, patient = (np.concatenate([_whole(part[name]) for part in parts]) for name in (id_column, "subject_id"))
+    id_column = _id_column(table)
+    stay = patient if id_column == "subject_id" else np.concatenate([_whole(part[id_column]) for part in parts])
     patients, which = np.unique(patient, return_inverse=True)
     smallest = np.full(len(patients), np.iinfo(np.int64).max)
     np.minimum.at(smallest, which, stay)
@@ -130,7 +147,9 @@ def _spill(table: RawTable, batches: Iterator[files.Batch], plan: Plan, folder: 
     with path.open("wb") as handle:
         for batch in batches:
             rows += batch.rows
-            shard = plan.shard(table.key, _whole(batch.columns[_id_column(table)]))
+            shard = plan.shard(
+                "patient" if _id_column(table) == "subject_id" else "stay", _whole(batch.columns[_id_column(table)])
+            )
             outside = int((shard < 0).sum())
             if outside and table.ids is not None:
                 counts[table.name, "outside every stay"] += outside
@@ -167,9 +186,8 @@ def _each(work: list[_Work], workers: int) -> Iterator[Counts]:
 
 def _make(work: _Work) -> Counts:
     """Read one shard back, bring it to canonical form, and write it."""
-    raw = {spill.table.name: _frame(spill, work.shard) for spill in work.spills}
     canonical: Canonical = import_module(work.module).canonical
-    shard, counts = canonical(raw)
+    shard, counts = canonical(raw_tables(work.spills, work.shard))
     tables.write(shard, work.directory)
     return counts
 
@@ -204,9 +222,9 @@ def _scratch(out: Path) -> Iterator[Path]:
 
 
 def _id_column(table: RawTable) -> str:
-    if table.key == "patient":
-        return "subject_id"
-    return next(name for name in table.columns if name in {"stay_id", "icustay_id"})
+    """The column of the stay, or of the patient where rows name no stay."""
+    named = [] if table.key == "patient" else [name for name in table.columns if name in {"stay_id", "icustay_id"}]
+    return named[0] if named else "subject_id"
 
 
 def _whole(column: np.ndarray | Text) -> Int[np.ndarray, "n"]:
