@@ -13,8 +13,8 @@ from policy.base import LEARNERS
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
-    "pyproject.toml", "cohort", "policy", "ope", "app", "configs", "tests", "README.md",
-    "Makefile", ".ci", "benchmarks", "docs", "LICENSE", "constraints.txt", ".gitignore",
+    "pyproject.toml", "cohort", "policy", "ope", "app", "configs", "tests", "README.md", "CONTRIBUTING.md",
+    "CHANGELOG.md", "Makefile", ".ci", "benchmarks", "docs", "LICENSE", "constraints.txt", ".gitignore",
 }  # fmt: skip
 HEAVY = ("torch", "pandas", "mlflow", "streamlit", "d3rlpy", "duckdb", "pyarrow", "sklearn", "scipy", "numpy")
 
