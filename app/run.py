@@ -94,10 +94,10 @@ def run(request: Request) -> RunDirectory:
         SutureError: one line saying what is wrong; finished stages stay as they are.
     """
     started = time.perf_counter()
-    _require_tables(request)
+    planned = stages(request)
     with opened(request.out, new=request.existing is Existing.REFUSE) as directory:
         directory.update(name=request.config.name, seed=request.config.seed, finished=False)
-        made = [perform(stage, directory, request.existing) for stage in stages(request)]
+        made = [perform(stage, directory, request.existing) for stage in planned]
         if request.existing is Existing.REPLACE:
             _remove_other_policies(request)
         if any(made) or not (request.out / tracking.STORE).exists():
@@ -146,7 +146,13 @@ def simulate_stage(request: Request) -> Stage:
 
 
 def cohort_stage(request: Request) -> Stage:
-    """Canonical tables, trajectories, and all that was fitted on training patients."""
+    """Canonical tables, trajectories, and all that was fitted on training patients.
+
+    Raises:
+        InputError: the source is not a directory.
+    """
+    if request.source is not None and not request.source.is_dir():
+        raise InputError(f"{request.source}: not a directory; --source names the folder with the hospital's tables")
     config, root = request.config, request.source or request.out / TABLES
     source = config.source.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
     settings = {"source": source, "cohort": config.cohort.model_dump(mode="json")}
@@ -255,13 +261,6 @@ def _policies(request: Request) -> dict[str, Path]:
 
 def _named(policies: Mapping[str, Path]) -> dict[str, Path]:
     return {f"{POLICY}/{name}": path for name, path in policies.items()}
-
-
-def _require_tables(request: Request) -> None:
-    if request.source is not None and not request.source.is_dir():
-        raise InputError(f"{request.source}: not a directory; --source names the folder with the hospital's tables")
-    if request.source is None and request.config.hospital is None:
-        raise ConfigError("hospital: this configuration simulates none; name the hospital's tables with --source DIR")
 
 
 def _is_foreign(request: Request) -> bool:

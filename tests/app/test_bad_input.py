@@ -1,0 +1,263 @@
+"""Bad input: one line, a non-zero exit, nothing half-written, earlier artifacts as they were, and no identifier."""
+
+import re
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cohort import artifact
+
+Suture = Callable[..., Any]
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def one_line(done: Any, code: int) -> str:
+    """The error of a command that failed as it should."""
+    assert done.code == code, done
+    assert done.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", done.err), done.err
+    return str(done.err)
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("seed: 3", "sed: 3", r"sed: unknown key|seed: Field required"),
+        ("seed: 3", "seed: -1", r"seed: .*greater than or equal to 0, got -1"),
+        ("seed: 3", "seed: three", r"seed: .*integer"),
+        ("seed: 3", "seed: 3\nseed: 4", r"the key 'seed' is given twice"),
+        ("seed: 3", "seed: [3", r"not valid YAML"),
+        ("name: tiny", "name: ../up", r"name: "),
+        ("cohort: {}", "cohort: {grid: {step_hours: 3}}", r"cohort\.grid\.step_hours: "),
+        ("cohort: {}", "cohort: {grid: {horizon_hours: 70}}", r"not a multiple of step_hours"),
+        ("cohort: {}", "cohort: {selection: {minimum_age: .nan}}", r"minimum_age: .*finite"),
+        ("n_stays: 60", "n_stays: 60000", r"hospital\.n_stays: .*50000, got 60000"),
+        ("n_bootstrap: 100", "bootstrap: 100", r"evaluation\.bootstrap: unknown key"),
+        ("  iql: *quick", "  iqm: *quick", r"learners: 'iqm' is unknown; known: bc, "),
+        ("  iql: *quick", "  iql: {expectyle: 0.7}", r"learners\.iql: expectyle: unknown key"),
+        ("  iql: *quick", "  iql: 7", r"learners\.iql: expected a mapping"),
+        ("kind: mimic_iv", "kind: eicu", r"source\.kind: "),
+    ],
+)
+def test_a_wrong_configuration_names_its_key(
+    suture: Suture, tiny_config: Path, tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    text = tiny_config.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    error = one_line(suture("run", path, "--out", tmp_path / "run"), 2)
+    assert re.search(says, error), error
+    assert str(path) in error
+    assert not (tmp_path / "run").exists()
+
+
+# Tables
+
+
+@pytest.fixture
+def source(tiny_run: Path, tmp_path: Path) -> Path:
+    """The simulated hospital's tables as somebody else's: without our manifest."""
+    path = tmp_path / "source"
+    shutil.copytree(tiny_run / "tables", path, ignore=shutil.ignore_patterns("manifest.json"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def identifiers(tiny_run: Path) -> set[str]:
+    """Every id of a patient, stay or admission of the tables."""
+    stays = pq.read_table(tiny_run / "tables" / "icu" / "icustays.parquet").to_pandas()
+    return {str(one) for column in ("subject_id", "hadm_id", "stay_id") for one in stays[column]}
+
+
+@pytest.fixture
+def cohort(suture: Suture, tiny_config: Path, source: Path, tmp_path: Path, identifiers: set[str]) -> Callable[[], Any]:
+    """`suture cohort` on the changed tables; whatever happens, no id may be in what it says."""
+
+    def call() -> Any:
+        done = suture("cohort", tiny_config, "--source", source, "--out", tmp_path / "run")
+        words = set(re.findall(r"\d+", done.out + done.err))
+        assert not words & identifiers
+        if done.code:
+            assert not (tmp_path / "run").exists()
+        return done
+
+    return call
+
+
+def rewrite(source: Path, table: str, change: Change) -> None:
+    """Change a table and write it back."""
+    path = source / f"{table}.parquet"
+    frame = change(pq.read_table(path).to_pandas())
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, write_page_checksum=True)
+
+
+def with_column(name: str, value: Callable[[pd.DataFrame], object]) -> Change:
+    return lambda frame: frame.assign(**{name: value(frame)})
+
+
+@pytest.mark.parametrize("table", ["icu/icustays", "hosp/patients", "icu/chartevents"])
+def test_a_missing_required_table_is_named(cohort: Callable[[], Any], source: Path, table: str) -> None:
+    (source / f"{table}.parquet").unlink()
+    assert table.partition("/")[2] in one_line(cohort(), 3)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "says"),
+    [
+        ("icu/icustays", lambda frame: frame.drop(columns="outtime"), r"icustays.*outtime"),
+        ("icu/chartevents", lambda frame: frame.rename(columns={"valuenum": "value_num"}), r"chartevents.*valuenum"),
+        ("icu/chartevents", with_column("charttime", lambda _: "yesterday"), r"chartevents.*charttime"),
+        ("icu/icustays", with_column("stay_id", lambda frame: frame["stay_id"] + 0.5), r"icustays.*stay_id"),
+        ("icu/icustays", lambda frame: frame.iloc[:0], r"icustays"),
+        (
+            "icu/icustays",
+            lambda frame: pd.concat([frame, frame.head(3)]),
+            r"icustays.*(twice|duplicate|more than once)",
+        ),
+    ],
+)
+def test_a_broken_table_is_named_with_its_column(
+    cohort: Callable[[], Any], source: Path, table: str, change: Change, says: str
+) -> None:
+    rewrite(source, table, change)
+    error = one_line(cohort(), 3)
+    assert re.search(says, error), error
+
+
+def test_times_with_a_zone_are_refused(cohort: Callable[[], Any], source: Path) -> None:
+    """Shifted or not, nobody can tell: the hours between a dose and a pressure would be guesses."""
+    path = source / "icu" / "chartevents.parquet"
+    table = pq.read_table(path)
+    column = table.schema.get_field_index("charttime")
+    zoned = table["charttime"].cast(pa.timestamp("us", tz="UTC"))
+    pq.write_table(table.set_column(column, "charttime", zoned), path, write_page_checksum=True)
+    assert re.search(r"chartevents.*charttime.*zone", one_line(cohort(), 3))
+
+
+@pytest.mark.parametrize("table", ["icu/icustays", "icu/chartevents", "hosp/labevents"])
+def test_a_truncated_table_is_named(cohort: Callable[[], Any], source: Path, table: str) -> None:
+    path = source / f"{table}.parquet"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert path.name in one_line(cohort(), 3)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_in_a_table_is_found(cohort: Callable[[], Any], source: Path, at: float) -> None:
+    path = source / "icu" / "chartevents.parquet"
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 0x10
+    path.write_bytes(content)
+    assert path.name in one_line(cohort(), 3)
+
+
+def test_no_stay_left_after_selection_is_an_error(
+    suture: Suture, tiny_config: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(tiny_config.read_text().replace("cohort: {}", "cohort: {selection: {minimum_age: 120}}"))
+    done = suture("cohort", path, "--source", tiny_run / "tables", "--out", tmp_path / "run")
+    assert "no stay" in one_line(done, 3)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "reason"),
+    [
+        (
+            "inputevents",
+            lambda frame: frame.assign(endtime=frame["starttime"] - pd.Timedelta(hours=1)),
+            "end not after",
+        ),
+        ("inputevents", with_column("rate", lambda frame: -frame["rate"].abs() - 1), "negative"),
+        ("inputevents", with_column("rateuom", lambda _: "drops/fortnight"), "unit"),
+        ("chartevents", with_column("valuenum", lambda _: np.inf), "not finite"),
+    ],
+)
+def test_wrong_rows_are_left_out_and_counted(
+    cohort: Callable[[], Any], source: Path, tmp_path: Path, table: str, change: Change, reason: str
+) -> None:
+    """Real records hold such rows: none is used, and the quality report says how many there were."""
+    rewrite(source, f"icu/{table}", change)
+    done = cohort()
+    assert done.code == 0, done.err
+    counts = artifact.read_json(tmp_path / "run" / "cohort" / "quality.json")["source"]
+    rows = sum(one["rows"] for one in counts if one["table"] == table and re.search(reason, one["reason"]))
+    assert rows > 50, counts
+
+
+def test_a_weight_of_zero_divides_no_dose(cohort: Callable[[], Any], source: Path, tmp_path: Path) -> None:
+    rewrite(source, "icu/inputevents", with_column("patientweight", lambda _: 0.0))
+    assert cohort().code == 0
+    shards = (tmp_path / "run" / "cohort" / "canonical").glob("*/infusions.parquet")
+    infusions = pd.concat([pq.read_table(shard).to_pandas() for shard in shards])
+    assert np.isfinite(infusions["normalised_rate"]).all()
+    assert not (infusions["weight_kg"] == 0).any()
+
+
+# Directories and disks
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): artifact.hash_file(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow past 30 kB: every stage fails to write part way, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("command", ["simulate", "cohort", "report"])
+def test_a_disk_that_is_full_is_one_line_and_leaves_the_earlier_run(
+    suture: Suture, tiny_run: Path, tiny_config: Path, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for path in tiny_run.rglob("*"):  # links: copies would be larger than the limit allows
+        if path.is_dir():
+            (out / path.relative_to(tiny_run)).mkdir(parents=True, exist_ok=True)
+        elif path.name != "run.json":
+            (out / path.relative_to(tiny_run)).hardlink_to(path)
+        else:
+            shutil.copy(path, out / path.name)
+    before = contents(out)
+    error = one_line(suture(command, tiny_config, "--out", out, "--overwrite"), 4)
+    assert "cannot be written" in error
+    assert contents(out).keys() == before.keys()
+    assert {name: found for name, found in contents(out).items() if name != "run.json"} == {
+        name: found for name, found in before.items() if name != "run.json"
+    }
+
+
+def test_an_output_that_exists_is_refused_and_left(suture: Suture, tiny_config: Path, tiny_run: Path) -> None:
+    before = contents(tiny_run)
+    for command in ("run", "simulate", "cohort", "train", "evaluate", "report"):
+        assert "already exists" in one_line(suture(command, tiny_config, "--out", tiny_run), 4)
+    assert contents(tiny_run).keys() == before.keys()
+
+
+def test_a_source_that_is_no_directory_is_one_line(suture: Suture, tiny_config: Path, tmp_path: Path) -> None:
+    for command in ("run", "cohort"):
+        done = suture(command, tiny_config, "--source", tmp_path / "none", "--out", tmp_path / "run")
+        assert "not a directory" in one_line(done, 3)
+    assert not (tmp_path / "run").exists()
