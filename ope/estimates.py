@@ -147,8 +147,18 @@ def reasons_to_withhold(
     config: GateConfig | Literal[False],
     allowed: tuple[float, float],
     cut: int,
+    more: Mapping[str, Sequence[Gate]] | None = None,
 ) -> dict[str, str | None]:
-    """Per estimator: None, or why its number is withheld. `cut`: episodes cut off without a final value."""
+    """Per estimator: None, or why its number is withheld.
+
+    Args:
+        intervals: what was found.
+        policy_gates: those of all the policy's estimators.
+        config: False: nothing is gated.
+        allowed: what the rewards allow.
+        cut: episodes cut off without a final value.
+        more: further gates of single estimators.
+    """
     reasons: dict[str, str | None] = {}
     for name, found in intervals.items():
         own: str | None = None
@@ -157,7 +167,9 @@ def reasons_to_withhold(
         elif np.isnan(found.value):
             own = "undefined: at some step no episode has any weight left"
         elif config is not False:
-            own = gating.withheld([*policy_gates, *_own_gates(name, intervals, config, allowed)])
+            own = gating.withheld(
+                [*policy_gates, *(more or {}).get(name, ()), *_own_gates(name, intervals, config, allowed)]
+            )
         reasons[name] = own
     return reasons
 

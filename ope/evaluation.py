@@ -1,93 +1,37 @@
 """Evaluation: the document that says what each policy of a cohort is worth, against whom, and what withholds it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
-from pydantic import Field, field_validator, model_validator
 
 import policy.store
-from cohort import artifact, build, trajectories
-from cohort.config import Config
+from cohort import artifact, build, dictionary, trajectories
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from ope import estimates, fqe, importance, interval, overlap, self_test
+from ope import assessment, divergence, hazards, interval, overlap, self_test, twin
 from ope import gates as gating
-from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample, evaluate
-from ope.fqe import FqeConfig
-from ope.gates import Gate, GateConfig
+from ope.assessment import CLINICIANS, EvaluationConfig, Finding, Setting
+from ope.comparison import Clinical
+from ope.estimates import Estimate, evaluate, shown
+from ope.gates import Gate
 from ope.interval import Interval
-from ope.overlap import Overlap
 from ope.self_test import Check
-from ope.trajectories import attainable, pad
+from ope.trajectories import attainable
+from ope.twin import Certificate
 from policy import behaviour as behaviour_model
-from policy.behaviour import BehaviourConfig
 
 __all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
 
-CLINICIANS = "clinicians"
+VERSION = 1
 BASELINE = "bc"
 PREFERRED = "conservative_iql"
 CONTROLS = ("random", "zero_drug", "maximum_dose")
-
-VERSION = 1
-
-_ROWS = 1 << 16  # states a policy is asked about at once
-
-
-class EvaluationConfig(Config):
-    """What is estimated and what withholds it; fixed, and hashed, before any policy is evaluated."""
-
-    gamma: float = Field(default=0.99, gt=0, le=1)
-    """Discount per decision."""
-    level: float = Field(default=0.95, gt=0.5, lt=1)
-    n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
-    estimators: tuple[str, ...] = tuple(ESTIMATORS)
-    primary: str = "wis"
-    """The estimator that the verdict reads."""
-    main: str | None = None
-    """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
-    fqe: FqeConfig | None = FqeConfig()
-    """Fits Q for the model-based estimators; controls do without."""
-    gates: GateConfig = GateConfig()
-    behaviour: BehaviourConfig = BehaviourConfig()
-    """The model of what clinicians do, which the importance weights divide by."""
-
-    @field_validator("estimators")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in ESTIMATORS]
-        if unknown or not value:
-            raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(ESTIMATORS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _primary_is_estimated(self) -> "EvaluationConfig":
-        if self.primary not in self.estimators:
-            raise ValueError(f"primary: {self.primary} is not among the estimators: {', '.join(self.estimators)}")
-        if self.fqe is None and set(self.estimators) & set(NEED_Q):
-            raise ValueError(f"fqe: null, but {', '.join(set(self.estimators) & set(NEED_Q))} need it")
-        return self
-
-
-@runtime_checkable
-class _Answers(Protocol):
-    def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]: ...
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A control: the same probabilities in every state."""
-
-    distribution: Float32[np.ndarray, "a"]
-
-    def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
-        """`distribution`, once for each state."""
-        return np.broadcast_to(self.distribution, (len(state), len(self.distribution)))
 
 
 def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig, seed: int) -> dict[str, Any]:
@@ -97,9 +41,12 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
         A JSON-serialisable document::
 
             version, seed, config, gates {config, sha256}, cohort {digest, split, patients, episodes, decisions},
-            self_test [check], behaviour {gate}, clinicians {estimate}, verdict {policy, verdict, binding: gate},
-            policies {name: {kind: learned | control, digest, overlap, gates [gate], estimates [estimate],
-            against {clinicians | bc: [estimate of the difference]}, minimum_detectable, verdict, binding: gate}}
+            self_test [check], behaviour {gate, by_action}, clinicians {estimate}, certificate (of the twin, or null),
+            ranks {estimator, policies, probability [policy][place]} or null, simultaneous {policy: interval} or null,
+            verdict {policy, verdict, binding: gate}, policies {name: {kind: learned | control, digest, overlap,
+            gates [gate], estimates [estimate], against {clinicians | bc: [estimate of the difference]},
+            minimum_detectable, divergence, hazards, supporting (or null, and supporting_withheld: its reason),
+            verdict, binding: gate}}
 
         An estimate has the fields of `Estimate`, a gate those of `Gate`. Where `withheld` is not null it is
         `code: reason` and value, low and high are null. Controls have no verdict.
@@ -118,30 +65,42 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
         require_apart(name, path, cohort_dir)
     episodes = build.episodes(cohort_dir, "evaluate")
     checks = self_test.run()
-    setting = _setting(_everyone(cohort_dir, episodes), episodes, checks, config, seed)
-    clinicians = _clinicians(setting)
-    findings = {name: _assess(name, answers, setting) for name, answers in _subjects(policies, episodes.n_actions)}
-    entries = {name: _entry(name, findings, clinicians, setting) for name in findings}
+    setting = _setting(cohort_dir, episodes, checks, config, seed)
+    clinicians = assessment.clinicians(setting)
+    findings = {
+        name: assessment.assess(probabilities, name not in CONTROLS, setting)
+        for name, probabilities in _subjects(policies, episodes.n_actions)
+    }
+    certificate = _certificate(findings, setting)
+    entries = _entries(findings, clinicians, certificate, setting)
     for name, path in policies.items():
         entries[name] |= {"digest": artifact.digest(path)}
-    return {
-        "version": VERSION,
-        "seed": seed,
-        "config": config.model_dump(mode="json"),
-        "gates": thresholds,
-        "cohort": {
-            "digest": artifact.digest(cohort_dir),
-            "split": "evaluate",
-            "patients": len(np.unique(episodes.patient)),
-            "episodes": episodes.n_episodes,
-            "decisions": episodes.n,
-        },
-        "self_test": [_plain(check) for check in checks],
-        "behaviour": {"gate": _plain(setting.calibration)},
-        "clinicians": {"estimate": _plain(clinicians.estimates[0])},
-        "policies": entries,
-        "verdict": {"policy": main, **{key: entries[main][key] for key in ("verdict", "binding")}},
-    }
+    document: dict[str, Any] = _json(
+        {
+            "version": VERSION,
+            "seed": seed,
+            "config": config.model_dump(mode="json"),
+            "gates": thresholds,
+            "cohort": {
+                "digest": artifact.digest(cohort_dir),
+                "split": "evaluate",
+                "patients": len(np.unique(episodes.patient)),
+                "episodes": episodes.n_episodes,
+                "decisions": episodes.n,
+            },
+            "self_test": checks,
+            "behaviour": {
+                "gate": setting.calibration,
+                "by_action": overlap.calibration_error(setting.behaviour, episodes.action).tolist(),
+            },
+            "clinicians": {"estimate": assessment.judged(clinicians, {}, setting)[0]},
+            "certificate": certificate,
+            **_together(findings, clinicians, entries, setting),
+            "policies": entries,
+            "verdict": {"policy": main, **{key: entries[main][key] for key in ("verdict", "binding")}},
+        }
+    )
+    return document
 
 
 def require_apart(name: str, path: Path, cohort_dir: Path) -> None:
@@ -158,48 +117,40 @@ def require_apart(name: str, path: Path, cohort_dir: Path) -> None:
         raise InputError(f"policy {name}: trained on the {split!r} split, must be 'train'")
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What all policies of one evaluation share."""
-
-    episodes: Episodes
-    behaviour: Float32[np.ndarray, "n a"]
-    config: EvaluationConfig
-    seed: int
-    allowed: tuple[float, float]
-    self_test: Gate
-    calibration: Gate
-    cut: int
-    """Episodes that are cut off: a value without a final value is withheld."""
-    spread: float
-    """Standard deviation of the logged returns."""
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """One policy's numbers, before any comparison."""
-
-    overlap: Overlap
-    gates: tuple[Gate, ...]
-    samples: Mapping[str, Sample]
-    estimates: tuple[Estimate, ...]
-
-
 def _setting(
-    everyone: Episodes, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
-) -> _Setting:
-    behaviour = behaviour_model.cross_fit(everyone, config.behaviour, seed)[-episodes.n :]
+    cohort_dir: Path, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
+) -> Setting:
+    behaviour = behaviour_model.cross_fit(_everyone(cohort_dir, episodes), config.behaviour, seed)[-episodes.n :]
     worst = float(overlap.calibration_error(behaviour, episodes.action).max())
-    return _Setting(
+    return Setting(
         episodes=episodes,
         behaviour=behaviour,
+        clinical=_clinical(cohort_dir),
+        twin=None if config.twin is None else twin.fit(episodes, config.twin, seed),
         config=config,
         seed=seed,
         allowed=attainable(episodes, config.gamma),
         self_test=gating.check_self_test([check.name for check in checks if not check.passed], len(checks)),
         calibration=gating.check_calibration(worst, config.gates),
         cut=int((~episodes.terminated).sum()),
-        spread=float(episodes.returns_to_go(config.gamma)[episodes.start].std()),
+    )
+
+
+def _clinical(cohort_dir: Path) -> Clinical:
+    """The evaluated decisions' clinical columns, in the order of the episodes' rows."""
+    strata = [name for feature in divergence.STRATA for name in (feature, f"{feature}_imputed")]
+    names = sorted({*hazards.COLUMNS, *strata})
+    table = trajectories.read(cohort_dir, names, "evaluate")
+    columns = {name: table[name].to_numpy() for name in names}
+    fitted = dictionary.load(artifact.verified(cohort_dir, "dictionary.json"))
+    return Clinical(
+        hazards.of_table(columns),
+        {
+            name: np.where(columns[f"{name}_imputed"], np.nan, columns[name]).astype(np.float64)
+            for name in divergence.STRATA
+        },
+        divergence.grid(fitted),
+        fitted.step_hours,
     )
 
 
@@ -224,128 +175,129 @@ def _everyone(cohort_dir: Path, evaluated: Episodes) -> Episodes:
     )
 
 
-def _subjects(policies: Mapping[str, Path], n_actions: int) -> Iterator[tuple[str, _Answers]]:
+def _subjects(policies: Mapping[str, Path], n_actions: int) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
     """The policies, one in memory at a time, then the controls."""
     for name, path in policies.items():
-        yield name, policy.store.load(path)
-    random = np.full(n_actions, 1 / n_actions, np.float32)
-    one_hot = np.eye(n_actions, dtype=np.float32)
+        yield name, policy.store.load(path).probs
+    random, one_hot = np.full(n_actions, 1 / n_actions, np.float32), np.eye(n_actions, dtype=np.float32)
     for name, distribution in zip(CONTROLS, (random, one_hot[0], one_hot[-1]), strict=True):
-        yield name, Constant(distribution)
+        yield name, partial(constant, distribution)
 
 
-def _clinicians(setting: _Setting) -> _Finding:
-    """The logged actions' own return; only the number of patients can withhold it."""
-    episodes, config = setting.episodes, setting.config
-    t = pad(episodes, np.ones(episodes.n), config.gamma)
-    shared = overlap.measure(t, episodes.patient)
-    found = estimates.sample(t, episodes, {CLINICIANS: importance.logged}, config.n_bootstrap, setting.seed)
-    return _finding(shared, gating.check_overlap(shared, config.gates), found, setting.cut, setting)
+def constant(distribution: Float32[np.ndarray, "a"], state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
+    """A control's answers: the same probabilities in every state."""
+    return np.broadcast_to(distribution, (len(state), len(distribution)))
 
 
-def _assess(name: str, answers: _Answers, setting: _Setting) -> _Finding:
-    episodes, config = setting.episodes, setting.config
-    ratio, unsupported = _compare(answers, setting)
-    wanted, fitted, cut = config.estimators, None, setting.cut
-    if name in CONTROLS or config.fqe is None:
-        wanted = tuple(one for one in wanted if one not in NEED_Q)
-        t = pad(episodes, ratio, config.gamma)
-    else:
-        fitted, cut = fqe.evaluate(episodes, answers.probs, config.gamma, config.fqe, setting.seed), 0
-        t = pad(episodes, ratio, config.gamma, fitted.q, fitted.v, fitted.final_value)
-    shared = overlap.measure(t, episodes.patient, unsupported)
-    chosen = {one: ESTIMATORS[one] for one in wanted}
-    found = estimates.sample(t, episodes, chosen, config.n_bootstrap, setting.seed)
-    if fitted is not None and "dm" in found:
-        found["dm"] = _with_model_error(found["dm"], fitted.member_values)
-    gates = [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration]
-    return _finding(shared, gates, found, cut, setting)
-
-
-def _with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
-    """Add the members' deviations to the direct method's replicates: resampling patients leaves the model fixed."""
-    if len(members) < 2:
-        return sample
-    deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
-    return Sample(sample.value, sample.replicates + np.resize(deviation, len(sample.replicates)))
-
-
-def _finding(
-    shared: Overlap, gates: Sequence[Gate], found: Mapping[str, Sample], cut: int, setting: _Setting
-) -> _Finding:
+def _certificate(findings: Mapping[str, Finding], setting: Setting) -> Certificate | None:
     config = setting.config
-    intervals = {
-        name: interval.percentile(one.value, one.replicates, config.level, setting.allowed)
-        for name, one in found.items()
+    if setting.twin is None or config.twin is None:
+        return None
+    policies = {name: finding.by_group for name, finding in findings.items() if finding.by_group is not None}
+    n = setting.episodes.n_episodes
+    return twin.certify(
+        setting.twin, policies, config.estimators, config.gamma, n, config.twin, config.level, setting.seed
+    )
+
+
+def _entries(
+    findings: Mapping[str, Finding], clinicians: Finding, certificate: Certificate | None, setting: Setting
+) -> dict[str, dict[str, Any]]:
+    judged = {
+        name: assessment.judged(finding, assessment.coverage_of(name, certificate), setting)
+        for name, finding in findings.items()
     }
-    reasons = estimates.reasons_to_withhold(intervals, gates, config.gates, setting.allowed, cut)
-    shown = [estimates.shown(name, intervals[name], config.level, shared, reasons[name]) for name in found]
-    return _Finding(shared, tuple(gates), found, tuple(shown))
+    own = assessment.judged(clinicians, {}, setting)[0]
+    entries: dict[str, dict[str, Any]] = {}
+    for name, finding in findings.items():
+        against = {CLINICIANS: _differences(finding, judged[name], clinicians, [own], CLINICIANS, setting)}
+        if BASELINE in findings and name != BASELINE:
+            other = (findings[BASELINE], judged[BASELINE], BASELINE)
+            against[BASELINE] = _differences(finding, judged[name], *other, setting)
+        entries[name] = _entry(name, finding, judged[name], against, setting)
+    return entries
 
 
-def _compare(answers: _Answers, setting: _Setting) -> tuple[Float[np.ndarray, "n"], float]:
-    """Ratio of the logged actions' probabilities, and the unsupported share; states are streamed."""
-    episodes, behaviour = setting.episodes, setting.behaviour
-    ratio, unsupported = np.empty(episodes.n, np.float32), 0.0
-    for first in range(0, episodes.n, _ROWS):
-        rows = slice(first, first + _ROWS)
-        target = answers.probs(episodes.state[rows])
-        if target.shape != behaviour[rows].shape:
-            raise InputError(f"policy answers for {target.shape[1]} actions, the cohort has {episodes.n_actions}")
-        at = (np.arange(len(target)), episodes.action[rows])
-        ratio[rows] = target[at] / behaviour[rows][at]
-        unsupported += len(target) * overlap.unsupported_share(
-            target, behaviour[rows], setting.config.gates.support_floor
-        )
-    return ratio, unsupported / episodes.n
-
-
-def _entry(name: str, findings: Mapping[str, _Finding], clinicians: _Finding, setting: _Setting) -> dict[str, Any]:
-    finding, config = findings[name], setting.config
-    against = {CLINICIANS: _differences(finding, clinicians, CLINICIANS, setting)}
-    if BASELINE in findings and name != BASELINE:
-        against[BASELINE] = _differences(finding, findings[BASELINE], BASELINE, setting)
+def _entry(
+    name: str,
+    finding: Finding,
+    judged: Sequence[Estimate],
+    against: Mapping[str, Sequence[Estimate]],
+    setting: Setting,
+) -> dict[str, Any]:
+    config = setting.config
+    spread = float(setting.episodes.returns_to_go(config.gamma)[setting.episodes.start].std())
+    ess = finding.overlap.ess
     entry = {
         "kind": "control" if name in CONTROLS else "learned",
-        "overlap": _plain(finding.overlap),
-        "gates": [_plain(gate) for gate in finding.gates],
-        "estimates": [_plain(estimate) for estimate in finding.estimates],
-        "against": {other: [_plain(one) for one in differences] for other, differences in against.items()},
-        "minimum_detectable": interval.minimum_detectable(setting.spread, finding.overlap.ess, config.level)
-        if finding.overlap.ess > 0
-        else None,
+        "overlap": finding.overlap,
+        "gates": finding.gates,
+        "estimates": judged,
+        "against": against,
+        "minimum_detectable": interval.minimum_detectable(spread, ess, config.level) if ess > 0 else None,
+        **(finding.described or {}),
     }
-    if name not in CONTROLS:
-        entry |= _verdict(finding, against[CLINICIANS], config)
-    return entry
+    if name in CONTROLS:
+        return entry
+    reason = next(one.withheld for one in judged if one.estimator == config.primary)
+    entry["supporting"] = finding.supporting if reason is None else None
+    entry["supporting_withheld"] = reason
+    return entry | _verdict(finding, against[CLINICIANS], config)
 
 
-def _differences(one: _Finding, other: _Finding, against: str, setting: _Setting) -> list[Estimate]:
-    """`one` minus `other`, replicate by replicate; withheld where either is."""
-    low, high = setting.allowed
-    other_reasons = {estimate.estimator: estimate.withheld for estimate in other.estimates}
+def _differences(
+    one: Finding,
+    judged: Sequence[Estimate],
+    other: Finding,
+    other_judged: Sequence[Estimate],
+    against: str,
+    setting: Setting,
+) -> list[Estimate]:
+    """`one` minus `other`, resample by resample; withheld where either is."""
+    other_reasons = {estimate.estimator: estimate.withheld for estimate in other_judged}
     out = []
-    for estimate in one.estimates:
+    for estimate in judged:
         name = estimate.estimator if against != CLINICIANS else CLINICIANS
-        mine, theirs = one.samples[estimate.estimator], other.samples[name]
-        found = interval.percentile(
-            mine.value - theirs.value, mine.replicates - theirs.replicates, estimate.level, (low - high, high - low)
-        )
+        samples = one.samples[estimate.estimator], other.samples[name]
+        found = assessment.difference(*samples, estimate.level, setting.allowed)
         reason = estimate.withheld or (other_reasons[name] and f"{against}: {other_reasons[name]}")
-        out.append(estimates.shown(estimate.estimator, found, estimate.level, one.overlap, reason))
+        out.append(shown(estimate.estimator, found, estimate.level, one.overlap, reason))
     return out
 
 
-def _verdict(finding: _Finding, differences: Sequence[Estimate], config: EvaluationConfig) -> dict[str, Any]:
+def _verdict(finding: Finding, differences: Sequence[Estimate], config: EvaluationConfig) -> dict[str, Any]:
     primary = next(one for one in differences if one.estimator == config.primary)
-    gates, difference = list(finding.gates), None
+    gates, found = list(finding.gates), None
     if primary.withheld is not None and all(gate.passed for gate in gates):
         code, _, reason = primary.withheld.partition(": ")
         gates.append(Gate(code, 0.0, "", False, reason, -1.0))
     elif primary.value is not None and primary.low is not None and primary.high is not None:
-        difference = Interval(primary.value, primary.low, primary.high)
-    decided, binding = gating.decide(gates, difference)
-    return {"verdict": decided, "binding": _plain(binding)}
+        found = Interval(primary.value, primary.low, primary.high)
+    decided, binding = gating.decide(gates, found)
+    return {"verdict": decided, "binding": binding}
+
+
+def _together(
+    findings: Mapping[str, Finding], clinicians: Finding, entries: Mapping[str, Any], setting: Setting
+) -> dict[str, Any]:
+    """Rank probabilities and simultaneous intervals of the differences, over the policies whose primary is shown."""
+    primary = setting.config.primary
+    shown_names = [
+        name for name, entry in entries.items()
+        if any(one.estimator == primary and one.withheld is None for one in entry["against"][CLINICIANS])
+    ]  # fmt: skip
+    if not shown_names:
+        return {"ranks": None, "simultaneous": None}
+    samples = [findings[name].samples[primary] for name in shown_names]
+    base = clinicians.samples[CLINICIANS]
+    replicates = np.stack([one.replicates for one in [*samples, base]], axis=1)
+    ranks = interval.rank_probabilities(replicates)
+    values = np.array([one.value - base.value for one in samples])
+    together = interval.simultaneous(values, replicates[:, :-1] - replicates[:, -1:], setting.config.level)
+    return {
+        "ranks": {"estimator": primary, "policies": [*shown_names, CLINICIANS], "probability": ranks.tolist()},
+        "simultaneous": dict(zip(shown_names, together, strict=True)),
+    }
 
 
 def _main(config: EvaluationConfig, policies: Mapping[str, Path]) -> str:
@@ -355,12 +307,12 @@ def _main(config: EvaluationConfig, policies: Mapping[str, Path]) -> str:
     return config.main or next(name for name in ordered if name in policies)
 
 
-def _plain(record: Estimate | Gate | Overlap | Check) -> dict[str, Any]:
-    """A record's fields for JSON, which has no infinity (it becomes null) and no tuple."""
-    return {key: _json(value) for key, value in asdict(record).items()}
-
-
 def _json(value: Any) -> Any:
-    if isinstance(value, tuple):
+    """Records as mappings, tuples as lists, and null for what JSON has no number for."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _json(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
         return [_json(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

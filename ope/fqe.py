@@ -56,12 +56,31 @@ class Fitted:
     """V of the state where an episode is cut off; 0 where it terminated."""
     member_values: Float[np.ndarray, "m"]
     """Each member's mean V of the first states: their spread is the model's own uncertainty."""
+    gain: Float32[np.ndarray, "n"] | None = None
+    """What Q claims the policy gains on the clinicians by one decision: sum_a (pi - b) Q; None without `behaviour`."""
+    poor_gain: Float32[np.ndarray, "n"] | None = None
+    """The part of it from poorly supported actions: sum over b < floor of (pi - b) (Q - sum_a b Q)."""
 
 
 def evaluate(
-    episodes: Episodes, probabilities: Probabilities, gamma: float, config: FqeConfig | None = None, seed: int = 0
+    episodes: Episodes,
+    probabilities: Probabilities,
+    gamma: float,
+    config: FqeConfig | None = None,
+    seed: int = 0,
+    behaviour: Float[np.ndarray, "n a"] | None = None,
+    poor: float = 0.02,
 ) -> Fitted:
     """Fit Q of a policy on each fold's other patients and read it off for the fold's own.
+
+    Args:
+        episodes: the evaluation patients.
+        probabilities: the target policy.
+        gamma: discount per step.
+        config: networks and training; None: the defaults.
+        seed: of folds, networks and batches.
+        behaviour: the clinicians' probabilities, where the claimed gain is wanted.
+        poor: an action that clinicians choose less often is poorly supported.
 
     Raises:
         ConfigError: fewer patients than folds.
@@ -75,15 +94,19 @@ def evaluate(
     fold = drawn[np.searchsorted(patients, episodes.patient)]
     scaler = episodes.scaler if episodes.scaler is not None else fit_scaler(episodes.state)
     q, v = np.empty(episodes.n, np.float32), np.empty((options.members, episodes.n), np.float32)
-    final = np.zeros(episodes.n_episodes)
+    final, gains = np.zeros(episodes.n_episodes), np.zeros((2, episodes.n), np.float32)
     for k in range(options.folds):
         network, scale = fit(episodes.select(fold != k), probabilities, gamma, options, seed + k, scaler)
         rows, cut = np.flatnonzero((fold == k)[episodes.episode]), np.flatnonzero((fold == k) & ~episodes.terminated)
         q[rows], v[:, rows] = _read(network, scaler, scale, episodes.state[rows], episodes.action[rows], probabilities)
+        if behaviour is not None:
+            gains[:, rows] = _gain(network, scaler, scale, episodes.state[rows], behaviour[rows], probabilities, poor)
         if len(cut):
             states = episodes.final_state[cut]
             final[cut] = _read(network, scaler, scale, states, np.zeros(len(cut), int), probabilities)[1].mean(axis=0)
-    return Fitted(q, v.mean(axis=0), final, v[:, episodes.start].astype(np.float64).mean(axis=1))
+    members = v[:, episodes.start].astype(np.float64).mean(axis=1)
+    gain, poor_gain = gains if behaviour is not None else (None, None)
+    return Fitted(q, v.mean(axis=0), final, members, gain, poor_gain)
 
 
 def fit(
@@ -166,4 +189,23 @@ def _read(
     """Mean Q of the actions, and every member's V."""
     values = network(scaler.transform(state)) * np.float32(scale)
     mean_q = values[:, np.arange(len(state)), action].mean(axis=0)
-    return mean_q, np.einsum("mna,na->mn", values, probabilities(state))
+    return mean_q, np.einsum("mna,na->mn", values, _checked(probabilities(state), *values.shape[1:]))
+
+
+def _gain(
+    network: Network,
+    scaler: Scaler,
+    scale: float,
+    state: Float32[np.ndarray, "n d"],
+    behaviour: Float[np.ndarray, "n a"],
+    probabilities: Probabilities,
+    poor: float,
+) -> Float32[np.ndarray, "2 n"]:
+    """The claimed gain of one decision, and its part from actions with b < poor."""
+    q = network(scaler.transform(state)).mean(axis=0) * np.float32(scale)
+    excess = probabilities(state) - behaviour
+    advantage = q - (behaviour * q).sum(axis=1, keepdims=True)
+    gain: np.ndarray = np.stack(
+        [(excess * advantage).sum(axis=1), (excess * advantage * (behaviour < poor)).sum(axis=1)]
+    )
+    return gain.astype(np.float32)

@@ -42,6 +42,8 @@ class GateConfig(Config):
     """An action that clinicians choose less often in such a state, after such a dose, is unsupported there."""
     max_calibration_error: float = Field(default=0.05, gt=0, le=1)
     """Of the behaviour model, per dose bin."""
+    min_coverage: float = Field(default=0.85, ge=0, lt=1)
+    """Of an estimator's intervals over replays of the cohort's tabular twin, for this policy; nominal is 0.95."""
     value_in_range: bool = True
     """Whether a value must lie inside what the rewards allow."""
     agreement: bool = True
@@ -115,6 +117,12 @@ def check_calibration(worst: float, config: GateConfig) -> Gate:
     return _at_most("behaviour_calibration", worst, config.max_calibration_error, text)
 
 
+def check_coverage(coverage: float, config: GateConfig) -> Gate:
+    """How often an estimator's intervals held the exact value in the cohort's twin."""
+    text = f"in the cohort's twin the intervals hold the exact value in {coverage:.2f} of the replays"
+    return _at_least("interval_coverage", coverage, config.min_coverage, text)
+
+
 def check_self_test(failed: Sequence[str], n_oracles: int) -> Gate:
     """Whether the estimators still solve the problems with known answers."""
     text = (
@@ -170,7 +178,7 @@ def decide(gates: Sequence[Gate], difference: Interval | None) -> tuple[Verdict,
 
 
 def _at_least(code: str, value: float | int, limit: float | int, found: str) -> Gate:
-    text, room = f"{found}, at least {limit:g} needed", value / limit - 1
+    text, room = f"{found}, at least {limit:g} needed", value / limit - 1 if limit else float("inf")
     return Gate(code, float(value), f">= {limit:g}", bool(value >= limit), text, float(room))
 
 

@@ -15,7 +15,7 @@ IS_TYPE = ["is", "wis", "pdis", "cwpdis"]
 EVERY = [*IS_TYPE, "dm", "dr", "wdr", "magic"]
 OPEN = GateConfig(
     min_patients=2, min_ess=1, min_ess_share=1e-6, min_mean_weight=1e-6, max_mean_weight=1e99, max_weight_share=1,
-    max_unsupported=1, max_calibration_error=1, agreement=False,
+    max_unsupported=1, max_calibration_error=1, min_coverage=0, value_in_range=False, agreement=False,
 )  # fmt: skip
 
 

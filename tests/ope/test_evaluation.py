@@ -14,6 +14,7 @@ from ope import evaluation, gates
 from ope.evaluation import EvaluationConfig
 from ope.fqe import FqeConfig
 from ope.gates import GateConfig
+from ope.twin import TwinConfig
 from policy.behaviour import BehaviourConfig
 from tests.ope.test_estimates import OPEN
 
@@ -21,6 +22,7 @@ QUICK = {
     "n_bootstrap": 100,
     "behaviour": BehaviourConfig(hidden=(16,), updates=60, min_updates=0, folds=2),
     "fqe": FqeConfig(hidden=(16,), updates=60, members=2),
+    "twin": TwinConfig(groups=8, repeats=3, n_bootstrap=20),
 }
 
 
@@ -124,5 +126,44 @@ def test_a_wrong_configuration_is_refused() -> None:
 
 
 def test_a_constant_policy_answers_alike_in_every_state() -> None:
-    probs = evaluation.Constant(np.array([0.25, 0.75], np.float32)).probs(np.zeros((3, 4)))
+    probs = evaluation.constant(np.array([0.25, 0.75], np.float32), np.zeros((3, 4)))
     assert probs.tolist() == [[0.25, 0.75]] * 3
+
+
+def test_what_supports_a_number_is_withheld_with_it(document: dict[str, Any], opened: dict[str, Any]) -> None:
+    for entry in document["policies"].values():
+        assert entry.get("supporting") is None
+    assert document["policies"]["bc"]["supporting_withheld"].startswith("too_few_patients")
+    assert (document["ranks"], document["simultaneous"]) == (None, None)
+    shown = [entry["supporting"] for entry in opened["policies"].values() if entry.get("supporting")]
+    assert shown
+    assert set(shown[0]) == {"tipping_gamma", "influence", "lower_bound", "discounts", "poorly_supported_gain"}
+    assert np.sum(opened["ranks"]["probability"], axis=0) == pytest.approx(np.ones(len(opened["ranks"]["policies"])))
+
+
+def test_what_a_policy_does_is_shown_whatever_it_is_worth(document: dict[str, Any]) -> None:
+    entry = document["policies"]["maximum_dose"]
+    assert entry["divergence"]["overall"]["fluid_shift_ml"]["value"] > 0
+    assert entry["divergence"]["shape"] == [5, 5]
+    rows = [row for row in entry["divergence"]["shift"] if row is not None]
+    assert all(sum(row[:-1]) == 0 for row in rows)
+    assert {one["name"] for one in entry["hazards"]} == set(evaluation.hazards.HAZARDS)
+
+
+def test_no_cell_holds_fewer_patients_than_allowed(document: dict[str, Any]) -> None:
+    cells = document["policies"]["bc"]["divergence"]["strata"]
+    assert any(cell["means"] is None for cell in cells)
+    assert all((cell["means"] is None) == (cell["patients"] < 10) for cell in cells)
+
+
+def test_the_certificate_grades_every_policy_and_estimator(document: dict[str, Any]) -> None:
+    grades = document["certificate"]["grades"]
+    assert {(one["policy"], one["estimator"]) for one in grades} == {
+        (policy, estimator) for policy in document["policies"] for estimator in document["config"]["estimators"]
+    }
+
+
+def test_no_patient_is_named(document: dict[str, Any], cohort_dir: Path) -> None:
+    text = json.dumps(document)
+    for patient in set(evaluation.build.episodes(cohort_dir, "evaluate").patient.tolist()):
+        assert str(patient) not in text

@@ -119,6 +119,18 @@ def test_values_of_a_patient_come_from_networks_without_them() -> None:
     assert abs(np.corrcoef(found.q, reward)[0, 1]) < 0.5
 
 
+def test_the_claimed_gain_is_split_by_how_well_its_actions_are_supported(log: tabular.Log) -> None:
+    states, behaviour = one_hot(log), BEHAVIOUR[log.place]
+    same = fqe.evaluate(states, lambda state: BEHAVIOUR[state.argmax(axis=1) % 2], GAMMA, SMALL, 0, behaviour)
+    assert np.abs(same.gain).max() < 1e-6
+    found = fqe.evaluate(states, target, GAMMA, SMALL, 0, behaviour, poor=0.3)
+    in_first = log.place == 0  # there pi moves from action 0 (b 3/4) to action 1 (b 1/4, poor); elsewhere it is b
+    assert (found.gain[in_first] > 0.05).all()
+    assert found.gain[~in_first] == pytest.approx(0, abs=1e-6)
+    share = found.poor_gain[in_first].sum() / found.gain[in_first].sum()
+    assert share == pytest.approx(0.75, abs=1e-3)  # b-weighted advantages balance: A(1) b(1) = -A(0) b(0)
+
+
 def test_same_seed_same_values(log: tabular.Log) -> None:
     quick = FqeConfig(hidden=(8,), updates=20, members=2)
     a, b, c = (fqe.evaluate(one_hot(log), target, GAMMA, quick, seed) for seed in (1, 1, 2))

@@ -1,0 +1,269 @@
+"""Assessment: one policy on the evaluation patients: its numbers, and what bears on whether they may be shown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+from pydantic import Field, field_validator, model_validator
+
+from cohort.config import Config
+from cohort.episodes import Episodes
+from ope import comparison, estimates, fqe, importance, influence, interval, overlap, sensitivity
+from ope import gates as gating
+from ope.comparison import Clinical, Comparison, ComparisonConfig
+from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample
+from ope.fqe import Fitted, FqeConfig
+from ope.gates import Gate, GateConfig
+from ope.interval import Interval
+from ope.overlap import Overlap
+from ope.trajectories import Sums, Trajectories, pad
+from ope.twin import Certificate, Twin, TwinConfig
+from policy.behaviour import BehaviourConfig
+
+CLINICIANS = "clinicians"
+
+
+class EvaluationConfig(Config):
+    """What is estimated and what withholds it; fixed, and hashed, before any policy is evaluated."""
+
+    gamma: float = Field(default=0.99, gt=0, le=1)
+    """Discount per decision."""
+    discounts: tuple[float, ...] = (0.95, 1.0)
+    """Other discounts under which the comparison with the clinicians is repeated."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
+    estimators: tuple[str, ...] = tuple(ESTIMATORS)
+    primary: str = "wis"
+    """The estimator that the verdict reads."""
+    main: str | None = None
+    """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
+    fqe: FqeConfig | None = FqeConfig()
+    """Fits Q for the model-based estimators; controls do without."""
+    twin: TwinConfig | None = TwinConfig()
+    """Grades the estimators; None: no certificate, and no gate on coverage."""
+    comparison: ComparisonConfig = ComparisonConfig()
+    gates: GateConfig = GateConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    """The model of what clinicians do, which the importance weights divide by."""
+
+    @field_validator("estimators")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in ESTIMATORS]
+        if unknown or not value:
+            raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(ESTIMATORS)}")
+        return value
+
+    @field_validator("discounts")
+    @classmethod
+    def _discounts_in_range(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < gamma <= 1 for gamma in value):
+            raise ValueError("a discount must be above 0 and at most 1")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "EvaluationConfig":
+        if self.primary not in self.estimators:
+            raise ValueError(f"primary: {self.primary} is not among the estimators: {', '.join(self.estimators)}")
+        if self.fqe is None and set(self.estimators) & set(NEED_Q):
+            raise ValueError(f"fqe: null, but {', '.join(set(self.estimators) & set(NEED_Q))} need it")
+        return self
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all policies of one evaluation share."""
+
+    episodes: Episodes
+    behaviour: Float32[np.ndarray, "n a"]
+    clinical: Clinical
+    twin: Twin | None
+    config: EvaluationConfig
+    seed: int
+    allowed: tuple[float, float]
+    self_test: Gate
+    calibration: Gate
+    cut: int
+    """Episodes that are cut off: a value without a final value is withheld."""
+
+    @property
+    def group(self) -> Int[np.ndarray, "n"]:
+        """The twin's group of each decision; one group where there is no twin."""
+        return self.twin.group if self.twin is not None else np.zeros(self.episodes.n, np.int64)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One policy's numbers, before anything is withheld."""
+
+    overlap: Overlap
+    gates: tuple[Gate, ...]
+    samples: Mapping[str, Sample]
+    intervals: Mapping[str, Interval]
+    cut: int
+    by_group: Float[np.ndarray, "s a"] | None = None
+    described: Mapping[str, Any] | None = None
+    """Divergence and hazards: what the policy does, shown whatever it is worth."""
+    supporting: Mapping[str, Any] | None = None
+    """Sensitivity, influence, bound, other discounts: shown only where the primary estimate is."""
+
+
+def clinicians(setting: Setting) -> Finding:
+    """The logged actions' own return; only the number of patients can withhold it."""
+    t = pad(setting.episodes, np.ones(setting.episodes.n), setting.config.gamma)
+    shared = overlap.measure(t, setting.episodes.patient)
+    gates = gating.check_overlap(shared, setting.config.gates)
+    return _finding(t, shared, gates, {CLINICIANS: importance.logged}, setting.cut, setting)
+
+
+def assess(probabilities: Callable[[np.ndarray], np.ndarray], learned: bool, setting: Setting) -> Finding:
+    """All that is found of one policy; model-based estimates only for a learned one."""
+    episodes, config = setting.episodes, setting.config
+    found = comparison.compare(
+        probabilities, episodes, setting.behaviour, setting.clinical, setting.group, config.gates.support_floor
+    )
+    fitted = _fitted(probabilities, setting) if learned and config.fqe is not None else None
+    t = _trajectories(found, fitted, config.gamma, setting)
+    shared = overlap.measure(t, episodes.patient, found.unsupported)
+    gates = [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration]
+    chosen = {name: ESTIMATORS[name] for name in config.estimators if fitted is not None or name not in NEED_Q}
+    cut = setting.cut if fitted is None else 0
+    plain = _finding(t, shared, gates, chosen, cut, setting, None if fitted is None else fitted.member_values)
+    options = (config.comparison, config.level, config.n_bootstrap, setting.seed)
+    described = comparison.sections(found, episodes, setting.clinical, *options)
+    supporting = _supporting(t, found, fitted, setting) if learned and shared.ess > 0 else None
+    return Finding(
+        plain.overlap, plain.gates, plain.samples, plain.intervals, cut, found.by_group, described, supporting
+    )
+
+
+def judged(finding: Finding, coverage: Mapping[str, float], setting: Setting) -> list[Estimate]:
+    """The estimates as they may be shown; `coverage`: of each estimator's intervals in the twin."""
+    config, own = setting.config, {}
+    for name in finding.intervals:
+        if name in coverage:
+            own[name] = [gating.check_coverage(coverage[name], config.gates)]
+    reasons = estimates.reasons_to_withhold(
+        finding.intervals, finding.gates, config.gates, setting.allowed, finding.cut, own
+    )
+    return [
+        estimates.shown(name, found, config.level, finding.overlap, reasons[name])
+        for name, found in finding.intervals.items()
+    ]
+
+
+def difference(one: Sample, other: Sample, level: float, allowed: tuple[float, float]) -> Interval:
+    """`one` minus `other`, resample by resample."""
+    width = allowed[1] - allowed[0]
+    return interval.percentile(one.value - other.value, one.replicates - other.replicates, level, (-width, width))
+
+
+def coverage_of(name: str, certificate: Certificate | None) -> dict[str, float]:
+    """Each estimator's coverage for one policy."""
+    grades = () if certificate is None else certificate.grades
+    return {grade.estimator: grade.coverage for grade in grades if grade.policy == name}
+
+
+def _fitted(probabilities: Callable[[np.ndarray], np.ndarray], setting: Setting) -> Fitted:
+    config = setting.config
+    return fqe.evaluate(
+        setting.episodes, probabilities, config.gamma, config.fqe, setting.seed, setting.behaviour,
+        poor=10 * config.gates.support_floor,
+    )  # fmt: skip
+
+
+def _trajectories(found: Comparison, fitted: Fitted | None, gamma: float, setting: Setting) -> Trajectories:
+    if fitted is None:
+        return pad(setting.episodes, found.ratio, gamma)
+    return pad(setting.episodes, found.ratio, gamma, fitted.q, fitted.v, fitted.final_value)
+
+
+def _finding(
+    t: Trajectories,
+    shared: Overlap,
+    gates: Sequence[Gate],
+    chosen: Mapping[str, Callable[[Trajectories], Sums]],
+    cut: int,
+    setting: Setting,
+    members: Float[np.ndarray, "m"] | None = None,
+) -> Finding:
+    config = setting.config
+    found = estimates.sample(t, setting.episodes, chosen, config.n_bootstrap, setting.seed)
+    if members is not None and "dm" in found:
+        found["dm"] = _with_model_error(found["dm"], members)
+    intervals = {
+        name: interval.percentile(one.value, one.replicates, config.level, setting.allowed)
+        for name, one in found.items()
+    }
+    return Finding(shared, tuple(gates), found, intervals, cut)
+
+
+def _with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
+    """Add the members' deviations to the direct method's replicates: resampling patients leaves the model fixed."""
+    if len(members) < 2:
+        return sample
+    deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
+    return Sample(sample.value, sample.replicates + np.resize(deviation, len(sample.replicates)))
+
+
+def _supporting(t: Trajectories, found: Comparison, fitted: Fitted | None, setting: Setting) -> dict[str, Any]:
+    episodes, config = setting.episodes, setting.config
+    behaviour = setting.behaviour[np.arange(episodes.n), episodes.action].astype(np.float64)
+    reference = importance.logged(t).value
+    tipping = {
+        scope: sensitivity.tipping_gamma(t, behaviour, episodes, reference, scope)
+        for scope in ("one_decision", "every_step")
+    }
+    low = interval.high_confidence(
+        t.weight[:, -1], t.returns, episodes.patient, setting.allowed, config.comparison.clip, config.level
+    )
+    return {
+        "tipping_gamma": {"estimator": "wis", "largest": sensitivity.LARGEST, **tipping},
+        "influence": _influence(t, found, setting),
+        "lower_bound": {"estimator": "is", "clip": config.comparison.clip, "level": config.level, "value": low},
+        "discounts": [_at_discount(found, gamma, setting) for gamma in config.discounts],
+        "poorly_supported_gain": None if fitted is None else _poor_share(fitted, t, episodes),
+    }
+
+
+def _influence(t: Trajectories, found: Comparison, setting: Setting) -> dict[str, Any]:
+    """How few patients wis hangs on, and the weightiest cases without anything that identifies them."""
+    episodes = setting.episodes
+    measured = influence.of_difference(importance.wis(t), importance.logged(t), episodes.patient)
+    names, place = np.unique(episodes.patient, return_inverse=True)
+    weight = np.bincount(place, t.weight[:, -1], len(names))
+    cases = []
+    for patient in np.argsort(-np.abs(measured.change), kind="stable")[: setting.config.comparison.influential_cases]:
+        own = np.flatnonzero(place == patient)
+        rows = np.flatnonzero(np.isin(episodes.episode, own))
+        cases.append(
+            {
+                "change": float(measured.change[patient]),
+                "weight_share": float(weight[patient] / weight.sum()),
+                "return": float(t.returns[own].mean()),
+                "decisions": len(rows),
+                "mean_agreement": float(found.measures[rows, 2].mean()),
+                "largest_ratio": float(found.ratio[rows].max()),
+            }
+        )
+    return {"estimator": "wis", "flips_after": measured.flips_after, "cases": cases}
+
+
+def _at_discount(found: Comparison, gamma: float, setting: Setting) -> dict[str, Any]:
+    """wis minus the clinicians at another discount."""
+    t = pad(setting.episodes, found.ratio, gamma)
+    chosen = {"wis": importance.wis, CLINICIANS: importance.logged}
+    samples = estimates.sample(t, setting.episodes, chosen, setting.config.n_bootstrap, setting.seed)
+    gap = difference(samples["wis"], samples[CLINICIANS], setting.config.level, setting.allowed)
+    return {"gamma": gamma, "estimator": "wis", **asdict(gap)}
+
+
+def _poor_share(fitted: Fitted, t: Trajectories, episodes: Episodes) -> dict[str, Any] | None:
+    """How much of what Q claims the policy gains on clinicians' states comes from poorly supported doses."""
+    if fitted.gain is None or fitted.poor_gain is None:
+        return None
+    discount = t.discount[episodes.step]
+    claimed, poor = (float((part * discount).sum() / episodes.n_episodes) for part in (fitted.gain, fitted.poor_gain))
+    return {"claimed": claimed, "from_poorly_supported": poor, "share": poor / claimed if claimed > 0 else None}

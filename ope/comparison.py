@@ -1,0 +1,139 @@
+"""Comparison: one pass of a policy over the evaluated states, from which all that is said of its doses is told."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+from pydantic import Field
+
+from cohort.config import Config
+from cohort.episodes import Episodes
+from cohort.errors import InputError
+from ope import divergence, hazards
+from ope.divergence import MEASURES, Grid
+from ope.hazards import Decisions
+
+_ROWS = 1 << 16  # states a policy is asked about at once
+
+
+class ComparisonConfig(Config):
+    """What is shown of a policy's doses."""
+
+    smallest_cell: int = Field(default=10, ge=1)
+    """Patients a cell must hold to be shown."""
+    influential_cases: int = Field(default=5, ge=0, le=50)
+    clip: float = Field(default=10.0, gt=1)
+    """Largest weight in the high-confidence bound; fixed beforehand."""
+
+
+@dataclass(frozen=True)
+class Clinical:
+    """The evaluated decisions in clinical terms."""
+
+    decisions: Decisions
+    strata: Mapping[str, Float[np.ndarray, "n"]]
+    doses: Grid
+    step_hours: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one pass leaves; nothing of it is a (step, action) matrix."""
+
+    ratio: Float32[np.ndarray, "n"]
+    measures: Float32[np.ndarray, "n k"]
+    hazards: Float32[np.ndarray, "n h"]
+    shift: Float[np.ndarray, "a a"]
+    """Share of decisions with the clinicians' dose (row) and the policy's (column)."""
+    by_group: Float[np.ndarray, "s a"]
+    """The policy's mean probabilities in each group of the twin."""
+
+    @property
+    def unsupported(self) -> float:
+        """Mean probability on unsupported doses."""
+        return float(self.measures[:, MEASURES.index("unsupported")].mean(dtype=np.float64))
+
+
+def compare(
+    probabilities: Callable[[np.ndarray], np.ndarray],
+    episodes: Episodes,
+    behaviour: Float32[np.ndarray, "n a"],
+    clinical: Clinical,
+    group: Int[np.ndarray, "n"],
+    support_floor: float,
+) -> Comparison:
+    """Ask a policy about every state, some at a time.
+
+    Raises:
+        InputError: its answers are not probabilities of the cohort's actions.
+    """
+    n, a = episodes.n, episodes.n_actions
+    ratio, measures = np.empty(n, np.float32), np.empty((n, len(MEASURES)), np.float32)
+    hazard, shift = np.empty((n, len(hazards.HAZARDS)), np.float32), np.zeros((a, a))
+    by_group = np.zeros((int(group.max()) + 1, a))
+    for first in range(0, n, _ROWS):
+        rows = slice(first, first + _ROWS)
+        target, action = checked(probabilities(episodes.state[rows]), behaviour[rows].shape), episodes.action[rows]
+        at = (np.arange(len(target)), action)
+        ratio[rows] = target[at] / behaviour[rows][at]
+        measures[rows] = divergence.per_step(target, behaviour[rows], action, clinical.doses, support_floor)
+        part = Decisions(**{key: value[rows] for key, value in vars(clinical.decisions).items()})
+        hazard[rows] = hazards.policy(part, target, clinical.doses, clinical.step_hours)
+        shift += divergence.shift_matrix(target, action, a)
+        np.add.at(by_group, group[rows], target)
+    return Comparison(ratio, measures, hazard, shift / n, by_group / by_group.sum(axis=1, keepdims=True))
+
+
+def checked(target: np.ndarray, shape: tuple[int, ...]) -> Float32[np.ndarray, "n a"]:
+    """A policy's answers, if they are probabilities of the right shape.
+
+    Raises:
+        InputError: they are not.
+    """
+    if target.shape != shape:
+        raise InputError(f"policy answers with shape {target.shape}, expected {shape}")
+    off = int((~(np.abs(target.sum(axis=1) - 1) <= 1e-4)).sum())
+    if off or target.min() < 0:
+        raise InputError(f"policy answers with probabilities that do not sum to 1 in {off} of {len(target)} states")
+    return target.astype(np.float32, copy=False)
+
+
+def sections(
+    found: Comparison,
+    episodes: Episodes,
+    clinical: Clinical,
+    config: ComparisonConfig,
+    level: float,
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """`divergence` and `hazards` of the evaluation document, as plain values.
+
+    Rows of the dose-shift matrix whose dose fewer than `smallest_cell` decisions had are null, and so are strata and
+    hazards with fewer patients or exposed decisions.
+    """
+    episode, by_row = episodes.episode, episodes.patient[episodes.episode]
+    options = (level, n_bootstrap, seed)
+    means = divergence.overall(found.measures, episode, episodes.patient, *options)
+    cells = divergence.strata(found.measures, clinical.strata, by_row, config.smallest_cell)
+    given = np.bincount(episodes.action, minlength=episodes.n_actions)
+    rates = hazards.rates(
+        clinical.decisions, found.hazards, clinical.doses, clinical.step_hours, episode, episodes.patient, *options
+    )
+    return {
+        "divergence": {
+            "overall": {name: asdict(one) for name, one in means.items()},
+            "strata": [asdict(cell) for cell in cells],
+            "shape": list(clinical.doses.shape),
+            "shift": [
+                row.tolist() if count >= config.smallest_cell else None
+                for row, count in zip(found.shift, given.tolist(), strict=True)
+            ],
+        },
+        "hazards": [
+            asdict(one) if one.exposed >= config.smallest_cell else {"name": one.name, "exposed": one.exposed}
+            for one in rates
+        ],
+    }
