@@ -31,12 +31,13 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
     sizes = (prepared.fit.d, *config.hidden, prepared.fit.n_actions)
     with train.one_thread():
         actor = train.actor(prepared, config, seed)
-        q = train.learned("critic", sizes, config.n_critics, config, seed, session.device, target=True)
+        q = train.values("critic", sizes, config.n_critics, prepared, config, seed)
         task = train.Task(
             {"actor": actor, "q": q},
             lambda batch, report: _update(actor, q, batch, alpha, config, report),
             lambda held: _held_out(actor, q, held, alpha, config),
             {"critic": ("q",), "nll": ("actor",)},
+            bootstraps=("critic",),
             values=lambda state: q.net.forward(state, keep=False).amin(0),
         )
         outcome = train.run(task, prepared, config, seed, session)

@@ -39,7 +39,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
     with train.one_thread():
         actor = train.actor(prepared, config, seed)
         sizes = (prepared.fit.d, *config.hidden, 1)
-        value = train.learned("value", sizes, 1, config, seed, session.device)
+        value = train.values("value", sizes, 1, prepared, config, seed)
         task = train.Task(
             {"actor": actor, "value": value},
             lambda batch, report: _update(actor, value, batch, returns[batch.row], alpha, config, report),

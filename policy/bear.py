@@ -80,12 +80,13 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
     sizes = (prepared.fit.d, *config.hidden, prepared.fit.n_actions)
     with train.one_thread():
         actor, dual = train.actor(prepared, config, seed), Dual()
-        q = train.learned("critic", sizes, config.n_critics, config, seed, session.device, target=True)
+        q = train.values("critic", sizes, config.n_critics, prepared, config, seed)
         task = train.Task(
             {"actor": actor, "q": q, "dual": dual},
             lambda batch, report: _update(actor, q, dual, batch, usual[batch.row], similar, config, report),
             lambda held: {"td": awac.held_out_td(actor.net, q, batches.everything(held), config.gamma)},
             {"td": ("actor", "q", "dual")},
+            bootstraps=("td",),
             values=lambda state: q.net.forward(state, keep=False).amin(0),
         )
         outcome = train.run(task, prepared, config, seed, session)

@@ -27,7 +27,7 @@ class BehaviourConfig(TrainConfig):
     hidden: tuple[int, ...] = Field(default=(128, 128), min_length=1, max_length=6)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     updates: int = Field(default=6_000, ge=1)
-    evaluate_every: int = Field(default=250, ge=1)
+    evaluate_every: int = Field(default=100, ge=1)
     min_updates: int = Field(default=250, ge=0)
     folds: int = Field(default=5, ge=2, le=50)
     floor: float = Field(default=1e-3, ge=0, lt=1)

@@ -37,6 +37,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda batch, report: _update(pair, batch, config, report),
             lambda held: iql.held_out_critic(pair, held, config),
             {"critic": ("value", "q")},
+            bootstraps=("critic",),
             values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
         )
         outcome = train.run(task, prepared, config, seed, session)

@@ -164,15 +164,23 @@ def common(config: BaselineConfig, prefixes: tuple[str, ...] = ("",)) -> dict[st
     return options
 
 
-def create(algorithm: LearnableConfig, d: int, n_actions: int, seed: int, device: str) -> Driven:
-    """An untrained algorithm; d3rlpy draws its weights from torch's global generator, which is put back afterwards."""
+def create(algorithm: LearnableConfig, d: int, n_actions: int, seed: int, device: str, level: float = 0.0) -> Driven:
+    """An untrained algorithm; d3rlpy draws its weights from torch's global generator, which is put back afterwards.
+
+    Its values start at `level`, as those of this package's own learners do.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         algo = algorithm.create(device="cuda:0" if device == "cuda" else "cpu:0")
         algo.create_impl((d,), n_actions)
     if algo.impl is None:
         raise RuntimeError("d3rlpy built no implementation")
-    return Driven(algo.impl)
+    driven = Driven(algo.impl)
+    with torch.no_grad():
+        for name in ("q_funcs", "targ_q_funcs"):
+            for member in driven.modules[name].children():
+                member._fc.bias += level
+    return driven
 
 
 def fit(
@@ -196,12 +204,14 @@ def fit(
     """
     prepared = batches.prepare(episodes, config.holdout, config.gamma, seed, session.device)
     with train.one_thread():
-        driven = create(algorithm, prepared.fit.d, prepared.fit.n_actions, seed, session.device)
+        level = train.level(prepared, config.gamma)
+        driven = create(algorithm, prepared.fit.d, prepared.fit.n_actions, seed, session.device, level)
         task = train.Task(
             {"algorithm": driven},
             driven.update,
             lambda held: {"td": driven.td_loss(batches.everything(held))},
             {"td": ("algorithm",)} if stops else {},
+            bootstraps=("td",),
             values=driven.values,
         )
         outcome = train.run(task, prepared, config, seed, session)

@@ -52,6 +52,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda batch, report: _update(actor, pair, batch, config, config.alpha / prepared.reward_scale, report),
             lambda held: _held_out(actor, pair, held, config, config.alpha / prepared.reward_scale),
             {"critic": ("value", "q"), "nll": ("actor",)},
+            bootstraps=("critic",),
             values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
         )
         outcome = train.run(task, prepared, config, seed, session)
@@ -73,11 +74,9 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
 def critic(prepared: Prepared, config: CriticConfig, seed: int) -> Critic:
     """Untrained value networks."""
     d, a = prepared.fit.d, prepared.fit.n_actions
-    device = prepared.device
-    return Critic(
-        train.learned("value", (d, *config.hidden, 1), 1, config, seed, device),
-        train.learned("critic", (d, *config.hidden, a), config.n_critics, config, seed, device, target=True),
-    )
+    value = train.values("value", (d, *config.hidden, 1), 1, prepared, config, seed)
+    q = train.values("critic", (d, *config.hidden, a), config.n_critics, prepared, config, seed)
+    return Critic(value, q)
 
 
 def update_value(pair: Critic, batch: Batch, config: CriticConfig) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:

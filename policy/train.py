@@ -39,10 +39,10 @@ class TrainConfig(Config):
     gamma: float = Field(default=0.99, ge=0, le=1)
     holdout: float = Field(default=0.1, ge=0, le=0.5)
     """Share of training patients whose losses decide when to stop; 0 trains all updates."""
-    evaluate_every: int = Field(default=500, ge=1)
-    min_updates: int = Field(default=3_000, ge=0)
-    """No stopping and no best before: values need time to travel along an episode through the moving average."""
-    patience: int = Field(default=5, ge=1)
+    evaluate_every: int = Field(default=250, ge=1)
+    min_updates: int = Field(default=500, ge=0)
+    """No best critic before: values need time to travel along an episode through the moving average."""
+    patience: int = Field(default=6, ge=1)
     """Evaluations without a new best after which training stops."""
 
 
@@ -94,6 +94,8 @@ class Task:
     """Losses on held-out transitions."""
     groups: Mapping[str, tuple[str, ...]]
     """Held-out loss -> the nets whose best weights it decides; training stops when no group improves any more."""
+    bootstraps: tuple[str, ...] = ()
+    """Groups whose best counts only from `min_updates` on."""
     values: monitor.Values | None = None
     """Q of scaled states, the ensemble's minimum in scaled units, for the overestimation monitor."""
 
@@ -132,6 +134,25 @@ def learned(
     """A network called `name` (a key of STREAMS) with its optimiser, started from its stream of `seed`."""
     rng = np.random.default_rng([seed, STREAMS[name]])
     return Learned(Mlp(sizes, members, rng, device), config.learning_rate, target)
+
+
+def values(
+    name: str, sizes: tuple[int, ...], members: int, prepared: Prepared, config: TrainConfig, seed: int
+) -> Learned:
+    """An untrained value network with a moving average; its outputs start at the mean return.
+
+    Values that start at 0 travel to the returns' level through the moving average in thousands of updates, in which a
+    network learns its training patients by heart.
+    """
+    found = learned(name, sizes, members, config, seed, prepared.device, target=True)
+    for net in (found.net, found.target_net):
+        net.biases[-1] += level(prepared, config.gamma)
+    return found
+
+
+def level(prepared: Prepared, gamma: float) -> float:
+    """Mean Monte Carlo return over training decisions, in scaled units: where value networks start."""
+    return float(prepared.episodes.returns_to_go(gamma).mean()) / prepared.reward_scale
 
 
 def actor(prepared: Prepared, config: TrainConfig, seed: int) -> Learned:
@@ -195,11 +216,11 @@ def _evaluate(task: Task, held: Data | None, losses: dict[str, float], state: _P
     if held is not None:
         held_losses = task.held_out(held)
         row |= {f"held_{name}": value for name, value in held_losses.items()}
-        if state.update >= min(config.min_updates, config.updates):
-            for group, nets in task.groups.items():
-                if held_losses[group] < state.best.get(group, np.inf):
-                    state.best[group], state.best_at[group] = held_losses[group], state.update
-                    state.best_weights |= {name: task.nets[name].snapshot() for name in nets}
+        settled = state.update >= min(config.min_updates, config.updates)
+        for group, nets in task.groups.items():
+            if held_losses[group] < state.best.get(group, np.inf) and (settled or group not in task.bootstraps):
+                state.best[group], state.best_at[group] = held_losses[group], state.update
+                state.best_weights |= {name: task.nets[name].snapshot() for name in nets}
     state.curves.append(row)
 
 
@@ -207,7 +228,9 @@ def _stopped(state: _Progress, task: Task, config: TrainConfig) -> bool:
     waited = config.patience * config.evaluate_every
     if state.exploded:
         return True
-    return bool(state.best_at) and all(state.update - state.best_at.get(group, 0) >= waited for group in task.groups)
+    return bool(state.best_at) and all(
+        group in state.best_at and state.update - state.best_at[group] >= waited for group in task.groups
+    )
 
 
 def _identity(fit: Data, config: TrainConfig, seed: int) -> str:
