@@ -43,9 +43,9 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "guideline": Style(0.28, 66.0, 55.0, 1.4, 1.4, 1.0, 0.70, 0.01),
-    "liberal": Style(0.26, 66.0, 51.0, 2.6, 1.4, 0.2, 0.70, 0.01),
-    "restrictive": Style(0.13, 67.0, 58.0, 0.2, 0.8, 0.8, 0.70, 0.01),
+    "guideline": Style(0.28, 66.0, 55.0, 1.5, 1.4, 1.0, 0.70, 0.01),
+    "liberal": Style(0.26, 66.0, 51.0, 3.5, 1.4, 0.2, 0.70, 0.01),
+    "restrictive": Style(0.13, 67.0, 58.0, -0.6, 0.8, 0.8, 0.70, 0.01),
     "late": Style(0.22, 61.0, 46.0, 1.9, 1.8, 0.3, 0.70, 0.01),
     "erratic": Style(0.11, 70.0, 54.0, 1.5, 0.6, 0.2, 1.10, 0.10),
 }
@@ -126,7 +126,7 @@ def _fluid(reading: Reading, style: Style) -> np.ndarray:
     lungs = _ramp(2.9 - reading.spo2_fio2, 1.6)
     wish = style.fluid_level + style.shock_fluid * np.minimum(shock + dry, 1.6) - 1.6 * style.lung_care * lungs
     wish = wish - 0.2 + 0.6 * reading.looks_ill
-    fresh = _around(wish, 2.45 * style.spread)
+    fresh = _around(wish, 1.8 * style.spread)
     kept = np.where(reading.fluid >= 0, 0.50 - 0.20 * np.minimum(shock, 1.0), 0.0)
     return _keep(fresh, reading.fluid, kept)
 

@@ -290,7 +290,9 @@ def injuries(signs: Signs, latent: Latent, traits: Traits, vasopressor: Float[np
     return {
         "pressure": np.maximum(wanted - signs.map, 0) / 10.0,
         "flow": np.maximum(0.72 - oxygen, 0) / 0.25,
-        "constriction": 0.8 * np.maximum(vasopressor - 0.22, 0) / 0.3 + 1.2 * np.maximum(signs.resistance - 1.15, 0),
+        "constriction": 0.8 * np.maximum(vasopressor - 0.22, 0) / 0.3
+        + 1.2 * np.maximum(signs.resistance - 1.15, 0)
+        + (vasopressor > 0) * np.maximum(signs.map - 100.0, 0) / 20.0,
         "hypoxia": np.maximum(93.0 - signs.spo2, 0) / 6.0 + np.maximum(210.0 - signs.pao2_fio2, 0) / 150.0,
         "congestion": np.maximum(signs.cvp - 12.0, 0) / 6.0,
     }

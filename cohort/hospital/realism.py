@@ -82,4 +82,4 @@ def _habits(decisions: Decisions, early: Int[np.ndarray, "m"], stay: Int[np.ndar
 
 
 def _share(yes: Bool[np.ndarray, "m"], among: Bool[np.ndarray, "m"]) -> float:
-    return float(yes[among].mean())
+    return float(yes[among].mean()) if among.any() else float("nan")
