@@ -102,7 +102,7 @@ def build(
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
     artifact.write_json(out / "dictionary.json", fitted.to_dict())
-    artifact.write_json(out / "flow.json", {"steps": list(flow.steps), "splits": _splits(kept)})
+    artifact.write_json(out / "flow.json", _flow_document(flow, kept, config))
     artifact.write_parquet(_stay_table(kept), out / "stays.parquet")
     return {"stays": len(kept), "patients": int(kept["subject_id"].nunique()), "decisions": rows}
 
@@ -239,6 +239,24 @@ def _stay_table(stays: pd.DataFrame) -> pa.Table:
     }
     schema = pa.schema([*tables.SCHEMAS["stays"], *(pa.field(name, kind) for name, kind in added.items())])
     return pa.Table.from_pandas(stays[schema.names], schema, preserve_index=False)
+
+
+def _flow_document(flow: Flow, stays: pd.DataFrame, config: CohortConfig) -> dict[str, Any]:
+    """The flow, how episodes end, the splits, and every definition in use that knows the future."""
+    ends = stays["end_reason"].value_counts()
+    notes = []
+    if config.selection.sepsis3 and config.grid.anchor == "admission":
+        notes.append(
+            "Stays are chosen by sepsis up to 24 h after suspected infection: at admission that is the future."
+        )
+    if config.grid.comorbidity == "current":
+        notes.append("Comorbidity is read from codes assigned at discharge: every state knows the future.")
+    return {
+        "steps": list(flow.steps),
+        "ends": {reason: int(ends.get(reason, 0)) for reason in trajectories.END_REASONS},
+        "splits": _splits(stays),
+        "notes": notes,
+    }
 
 
 def _splits(stays: pd.DataFrame) -> dict[str, dict[str, int]]:

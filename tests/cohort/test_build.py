@@ -344,3 +344,30 @@ def test_quality_counts_what_the_source_lost_and_what_is_covered(many: Tables, t
     at_zero = frame[frame["step"] == 0]["sodium_imputed"]
     assert report["features"]["sodium"]["coverage_by_step"][0] == pytest.approx(1 - at_zero.mean(), abs=1e-4)
     assert report["windows"]["decisions"] == len(frame)
+
+
+def test_the_flow_tells_how_episodes_end_and_which_definitions_know_the_future(many: Tables, tmp_path: Path) -> None:
+    canonical = shards(tmp_path / "canonical", many, 40)
+    chosen = {"selection": {"sepsis3": True}, "grid": {"comorbidity": "current"}}
+    made = cohort(tmp_path / "cohort", canonical, CohortConfig.model_validate(chosen))
+    flow = json.loads((made / "flow.json").read_text())
+    assert sum(flow["ends"].values()) == flow["steps"][-1]["stays_kept"]
+    assert len(flow["notes"]) == 2
+    assert [step["reason"] for step in flow["steps"]][-3:-2] == [
+        "SOFA below 2 from 48 h before to 24 h after suspected infection"
+    ]
+
+
+def test_the_default_cohort_knows_nothing_of_the_future(plain: Path) -> None:
+    assert json.loads((plain / "flow.json").read_text())["notes"] == []
+
+
+def test_trajectories_of_another_making_are_checked_when_they_are_read(plain: Path, tmp_path: Path) -> None:
+    table = pq.read_table(plain / "trajectories.parquet")
+    wrong = table.set_column(
+        table.column_names.index("fluid_ml"), "fluid_ml", pa.array(np.full(len(table), -1.0), pa.float64())
+    )
+    with artifact.writing(tmp_path / "cohort", "cohort", {}) as draft:
+        artifact.write_parquet(wrong, draft.path / "trajectories.parquet")
+    with pytest.raises(InputError, match="fluid_ml: below 0"):
+        trajectories.read(tmp_path / "cohort")
