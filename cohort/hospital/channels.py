@@ -205,7 +205,7 @@ def _text(channel: Channel) -> int:
     return TEXT["No Impairment"] if is_note else -1
 
 
-_EVERY_HOURS = {220048: 4, 224093: 8, 224082: 8, 224080: 8, 227121: 8, 223791: 4, 228096: 4, 223985: 4}
-NOTE_HOURS: Int[np.ndarray, "g"] = np.array([_EVERY_HOURS.get(CHANNELS[i].itemid, 12) for i in NOTE_COLUMNS])
+_EVERY_HOURS = {220048: 4, 224093: 8, 224082: 8, 224080: 12, 227121: 12, 223791: 4, 228096: 4, 223985: 8}
+NOTE_HOURS: Int[np.ndarray, "g"] = np.array([_EVERY_HOURS.get(CHANNELS[i].itemid, 24) for i in NOTE_COLUMNS])
 """How often each of NOTE_COLUMNS is written."""
 FIXED_TEXT: Int[np.ndarray, "c"] = np.array([_text(channel) for channel in CHANNELS], np.int16)

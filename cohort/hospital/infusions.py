@@ -1,35 +1,31 @@
 """Infusions: the drips and boluses through which a window's doses are given, as rows of inputevents."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cohort.hospital import charting
-from cohort.hospital.charting import NEVER, Bedside, ChartingConfig
-from cohort.hospital.faults import KIND, FaultConfig
+from cohort.hospital import bedside as beds
+from cohort.hospital import infusion_faults
+from cohort.hospital.bedside import NEVER, Bedside
+from cohort.hospital.charting import ChartingConfig
+from cohort.hospital.faults import KIND
 from cohort.hospital.items import INDEX, UNIT
-
-DRUGS = ("norepinephrine", "vasopressin", "phenylephrine", "dopamine", "epinephrine")
-"""Columns of `drug_rates`: ug/kg/min, vasopressin U/min; dobutamine is not given."""
-LINES = (*DRUGS, "carrier", "maintenance", "bolus")
-"""What may run at once; each has its own order."""
-STATUSES = ("FinishedRunning", "Changed", "Stopped", "Paused", "Rewritten")
-STATUS: dict[str, int] = {name: position for position, name in enumerate(STATUSES)}
-
-CATEGORIES: tuple[tuple[str, str | None, str, str], ...] = (
-    # ordercategoryname, secondaryordercategoryname, ordercomponenttypedescription, ordercategorydescription
-    ("01-Drips", "02-Fluids (Crystalloids)", "Main order parameter", "Continuous Med"),
-    ("01-Drips", "02-Fluids (Crystalloids)", "Mixed solution", "Continuous Med"),
-    ("02-Fluids (Crystalloids)", "Additive (Crystalloid)", "Main order parameter", "Continuous IV"),
-    ("03-IV Fluid Bolus", None, "Main order parameter", "Bolus"),
-    ("04-Fluids (Colloids)", None, "Main order parameter", "Continuous IV"),
-    ("07-Blood Products", None, "Main order parameter", "Continuous IV"),
-    ("02-Fluids (Crystalloids)", "Additive (Crystalloid)", "Additives                                         Ampoule",
-     "Continuous IV"),
+from cohort.hospital.orders import (
+    AMPOULE,
+    BLOOD,
+    BOLUS,
+    CARRIER,
+    COLLOID,
+    DRIP,
+    DRUGS,
+    LINES,
+    RUNNING,
+    STATUS,
+    Infusions,
+    concatenate,
+    empty,
 )  # fmt: skip
-_DRIP, _CARRIER, _RUNNING, _BOLUS, _COLLOID, _BLOOD, _AMPOULE = range(len(CATEGORIES))
 
 _DRUG_ITEMS = (221906, 222315, 221749, 221662, 221289)
 _VASOPRESSIN = DRUGS.index("vasopressin")
@@ -41,59 +37,17 @@ _MAINTENANCE: tuple[tuple[int, float, float], ...] = (
 )  # fmt: skip
 _BOLUSES: tuple[tuple[int, float, float, int], ...] = (
     # itemid, tonicity, share, category
-    (225158, 1.0, 0.40, _BOLUS), (225828, 1.0, 0.20, _BOLUS), (226089, 1.0, 0.12, _RUNNING),
-    (225168, 1.0, 0.10, _BLOOD), (220864, 1.0, 0.05, _COLLOID), (220970, 1.0, 0.03, _BLOOD),
-    (220862, 5.0, 0.04, _COLLOID),
-    (225170, 1.0, 0.02, _BLOOD), (225171, 1.0, 0.01, _BLOOD), (220995, 6.66, 0.02, _AMPOULE),
-    (225161, 3.0, 0.01, _RUNNING),
+    (225158, 1.0, 0.40, BOLUS), (225828, 1.0, 0.20, BOLUS), (226089, 1.0, 0.12, RUNNING),
+    (225168, 1.0, 0.10, BLOOD), (220864, 1.0, 0.05, COLLOID), (220970, 1.0, 0.03, BLOOD),
+    (220862, 5.0, 0.04, COLLOID),
+    (225170, 1.0, 0.02, BLOOD), (225171, 1.0, 0.01, BLOOD), (220995, 6.66, 0.02, AMPOULE),
+    (225161, 3.0, 0.01, RUNNING),
 )  # fmt: skip
 _MAX_PARTS = 3
 # Columns of a window's uniform draws; the first 7 * len(DRUGS) are the drugs'.
 _STOPPED, _CARRIED, _STEP, _BOLUS_SHARE = slice(35, 40), 40, 42, slice(44, 46)
 _BOLUS_KIND, _FAULTS, _STORED, _DRAWS = slice(46, 50), slice(50, 55), 55, 56
 _CARRIER_SHARE = 0.3  # of a window's fluid that at most comes with the drugs
-
-
-@dataclass(frozen=True)
-class Infusions:
-    """Rows of inputevents; times are seconds since `intime`."""
-
-    stay: Int[np.ndarray, "r"]
-    item: Int[np.ndarray, "r"]
-    start: Int[np.ndarray, "r"]
-    end: Int[np.ndarray, "r"]
-    stored: Int[np.ndarray, "r"]
-    amount: Float[np.ndarray, "r"]
-    amount_unit: Int[np.ndarray, "r"]
-    rate: Float[np.ndarray, "r"]
-    """NaN: none was written; the amount over the row's duration is the dose."""
-    rate_unit: Int[np.ndarray, "r"]
-    """Position in items.UNITS; -1: none."""
-    order: Int[np.ndarray, "r"]
-    """Unique in the shard, a row each (but for an exact duplicate)."""
-    link: Int[np.ndarray, "r"]
-    """The order's first row; rows of one order follow one another in time."""
-    category: Int[np.ndarray, "r"]
-    status: Int[np.ndarray, "r"]
-    weight_kg: Float[np.ndarray, "r"]
-    """patientweight; NaN: not written."""
-    fault: Int[np.ndarray, "r"]
-    """Position in faults.KINDS; -1: a clean row."""
-
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return len(self.stay)
-
-
-def concatenate(parts: Sequence[Infusions]) -> Infusions:
-    """All rows, in the order given (at least one part)."""
-    return Infusions(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Infusions)))
-
-
-def take(rows: Infusions, chosen: Int[np.ndarray, "k"] | Bool[np.ndarray, "r"]) -> Infusions:
-    """The rows at these positions, or where True."""
-    return Infusions(*(getattr(rows, f.name)[chosen] for f in fields(Infusions)))
 
 
 def infuse(
@@ -119,15 +73,17 @@ def infuse(
     """
     draw = rng.random((len(minutes), _DRAWS))
     stay = np.flatnonzero(minutes > 0)
-    local = charting.at(bedside, stay)
+    local = beds.at(bedside, stay)
     window = _Window(stay, local, start_hour, minutes[stay], fluid_ml[stay], drug_rates[stay], draw[stay])
     running = _running(window)
     began = np.where(running & (local.order_start < 0), start_hour, np.where(running, local.order_start, NEVER))
     began[:, LINES.index("bolus")] = start_hour
     parts = [part for part in (*_drugs(window, began), *_fluids(window, began)) if part is not None]
-    rows = _plant(concatenate(parts or [_empty()]), window, config.faults)
+    clean = concatenate(parts or [empty()])
+    spoilt = infusion_faults.plant(clean, _hashed(clean, window), config.faults)
+    rows = concatenate([spoilt, _stopped(window, config.faults.zero_rate)])
     after = replace(local, given=window.rates > 0, order_start=began)
-    return charting.put(bedside, stay, after), replace(rows, stay=stay[rows.stay].astype(np.int32))
+    return beds.put(bedside, stay, after), replace(rows, stay=stay[rows.stay].astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -224,7 +180,7 @@ def _drug_rows(
         unit = np.where(whole, UNIT["mcg/min"], np.where(odd, UNIT["mg/kg/min"], UNIT["mcg/kg/min"]))
         amount, amount_unit = rate * weight * minutes / 1000, UNIT["mg"]
     status = np.where(last, STATUS["FinishedRunning"], STATUS["Changed"])
-    return _rows(window, began, rows, _DRUG_ITEMS[drug], amount, amount_unit, shown, unit, _DRIP, status)
+    return _rows(window, began, rows, _DRUG_ITEMS[drug], amount, amount_unit, shown, unit, DRIP, status)
 
 
 def _fluids(window: _Window, began: Int[np.ndarray, "n w"]) -> list[Infusions | None]:
@@ -256,7 +212,7 @@ def _carriers(window: _Window, began: Int[np.ndarray, "n w"], ml: Float[np.ndarr
     saline = np.where(window.draw[stay, _CARRIED + 1] < 0.3, INDEX[225943], INDEX[225158])
     item = np.where(window.carried[stay], saline, INDEX[220949])
     rows = _Segment(stay, LINES.index("carrier"), 0, np.zeros_like(stay), window.minutes[stay])
-    return _millilitres(window, began, rows, item, ml[stay], np.full(len(stay), _CARRIER))
+    return _millilitres(window, began, rows, item, ml[stay], np.full(len(stay), CARRIER))
 
 
 def _maintenance(
@@ -275,7 +231,7 @@ def _maintenance(
     ):
         stay = np.flatnonzero((volume > 0) & (end > start))
         rows = _Segment(stay, LINES.index("maintenance"), part, start[stay], end[stay])
-        category = np.full(len(stay), _RUNNING)
+        category = np.full(len(stay), RUNNING)
         parts.append(_millilitres(window, began, rows, item[stay], volume[stay], category) if len(stay) else None)
     return parts
 
@@ -291,12 +247,12 @@ def _boluses(window: _Window, began: Int[np.ndarray, "n w"], counted: Float[np.n
     category = np.array([category for _, _, _, category in _BOLUSES])[kind]
     ml = counted[stay] / np.array([tonicity for _, tonicity, _, _ in _BOLUSES])[kind]
     minutes = window.minutes[stay]
-    pushed = category == _BOLUS
+    pushed = category == BOLUS
     lasts = np.where(pushed, 1, np.minimum(30 + (90 * draw[:, 1]).astype(np.int64), minutes))
     start = ((minutes - lasts + 1) * draw[:, 2]).astype(np.int64)
     rows = _Segment(stay, LINES.index("bolus"), 0, start, start + lasts)
     given = _millilitres(window, began, rows, item, ml, category)
-    ampoule = category == _AMPOULE
+    ampoule = category == AMPOULE
     without_rate = pushed | ampoule
     return [
         replace(
@@ -318,7 +274,7 @@ def _millilitres(
 ) -> Infusions:
     minutes = rows.end - rows.start
     last = rows.end == window.minutes[rows.stay]
-    status = np.where(last | (category != _RUNNING), STATUS["FinishedRunning"], STATUS["Changed"])
+    status = np.where(last | (category != RUNNING), STATUS["FinishedRunning"], STATUS["Changed"])
     given = _rows(
         window, began, rows, 225158, ml, UNIT["ml"], ml * 60 / minutes, np.full(len(ml), UNIT["mL/hour"]), 0, status
     )
@@ -359,30 +315,6 @@ def _kind(draw: Float[np.ndarray, "k"], shares: list[float]) -> Int[np.ndarray, 
     return np.searchsorted(np.cumsum(shares)[:-1], draw, side="right")
 
 
-def _empty() -> Infusions:
-    whole, real = np.zeros(0, np.int64), np.zeros(0)
-    return Infusions(
-        whole, whole, whole, whole, whole, real, whole, real, whole, whole, whole, whole, whole, real, whole
-    )
-
-
-def _plant(rows: Infusions, window: _Window, config: FaultConfig) -> Infusions:
-    """Spoil rows and add those that should not be there."""
-    u = _hashed(rows, window)
-    rows = _overlapping(rows, u[:, 0] < config.overlap)
-    spoilt = _spoilt(rows, u[:, 1], config)
-    extra = [spoilt]
-    for name, column, make in (
-        ("rewritten", 2, _rewritten), ("infusion_duplicate", 3, None), ("end_before_start", 4, _backwards),
-    ):  # fmt: skip
-        chosen = (u[:, column] < getattr(config, name)) & (spoilt.fault < 0)
-        copies = take(spoilt, chosen)
-        made = copies if make is None else make(copies)
-        extra.append(replace(made, fault=np.full(made.n, KIND[name], np.int8)))
-    extra.append(_stopped(window, config.zero_rate))
-    return concatenate(extra)
-
-
 def _hashed(rows: Infusions, window: _Window) -> Float[np.ndarray, "r 5"]:
     """Five uniform numbers a row, from the draws of its stay, turned by its line and part."""
     turn = ((rows.order % 128) * 0.6180339887)[:, None] + np.array([0.11, 0.31, 0.53, 0.71, 0.97])
@@ -390,65 +322,12 @@ def _hashed(rows: Infusions, window: _Window) -> Float[np.ndarray, "r 5"]:
     return uniform
 
 
-def _overlapping(rows: Infusions, wanted: Bool[np.ndarray, "r"]) -> Infusions:
-    """Let a row run on into the next of its own order, by up to half of that."""
-    by_order = np.lexsort((rows.start, rows.link))
-    this, following = by_order[:-1], by_order[1:]
-    able = (rows.link[this] == rows.link[following]) & (rows.end[this] == rows.start[following])
-    able &= wanted[this] & np.isfinite(rows.rate[this]) & (rows.rate[this] > 0)
-    this, following = this[able], following[able]
-    more = np.maximum((rows.end[following] - rows.start[following]) // 120, 1) * 60
-    scale = 1 + more / (rows.end[this] - rows.start[this])
-    end, amount, fault = rows.end.copy(), rows.amount.copy(), rows.fault.copy()
-    end[this] += more
-    amount[this] *= scale
-    fault[this] = KIND["overlap"]
-    return replace(rows, end=end, amount=amount, fault=fault)
-
-
-def _spoilt(rows: Infusions, draw: Float[np.ndarray, "r"], config: FaultConfig) -> Infusions:
-    """Rows without a weight, without a rate, or with an hourly rate labelled as one a minute."""
-    clean = rows.fault < 0
-    hourly = clean & (rows.item == INDEX[222315]) & (rows.rate_unit == UNIT["units/hour"])
-    drip = clean & (rows.category == _DRIP)
-    upper = config.missing_weight + np.where(drip, config.null_rate, 0.0)
-    weightless = clean & (draw < config.missing_weight)
-    null = drip & (draw >= config.missing_weight) & (draw < upper)
-    minute = hourly & (draw >= upper) & (draw < upper + config.hourly_as_minute)
-    fault = rows.fault.copy()
-    for chosen, name in ((weightless, "missing_weight"), (null, "null_rate"), (minute, "hourly_as_minute")):
-        fault[chosen] = KIND[name]
-    return replace(
-        rows,
-        weight_kg=np.where(weightless, np.nan, rows.weight_kg),
-        rate=np.where(null, np.nan, rows.rate),
-        rate_unit=np.where(null, -1, np.where(minute, UNIT["units/min"], rows.rate_unit)),
-        fault=fault,
-    )
-
-
-def _rewritten(rows: Infusions) -> Infusions:
-    """The superseded row: another rate and end, its own number in the same order."""
-    return replace(
-        rows,
-        order=rows.order + 4,
-        rate=rows.rate * 1.25,
-        amount=rows.amount * 1.25,
-        status=np.full(rows.n, STATUS["Rewritten"], np.int8),
-    )
-
-
-def _backwards(rows: Infusions) -> Infusions:
-    """A cancelled row that ends before it starts."""
-    return replace(rows, order=rows.order + 8, end=rows.start - 300, amount=-rows.amount / 10)
-
-
 def _stopped(window: _Window, rate: float) -> Infusions:
     """A row of rate 0 where a vasopressor was stopped at this window's start."""
     off = window.bedside.given & (window.rates <= 0)
     stay, drug = np.nonzero(off & (window.draw[:, _STOPPED] < rate))
     if not len(stay):
-        return _empty()
+        return empty()
     parts = []
     for number in np.unique(drug):
         rows = _Segment(stay[drug == number], int(number), 12, *_first_minutes(window, stay[drug == number]))

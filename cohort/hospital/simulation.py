@@ -12,11 +12,13 @@ from pydantic import Field
 from cohort.actions import bin_of
 from cohort.config import Config
 from cohort.errors import ConfigError
-from cohort.hospital import charting, clinicians, events, infusions, layout, physiology, population, truth
+from cohort.hospital import bedside as beds
+from cohort.hospital import charting, clinicians, events, infusions, layout, orders, physiology, population, truth
 from cohort.hospital.charting import ChartingConfig
 from cohort.hospital.clinicians import WINDOW_HOURS, Reading
 from cohort.hospital.physiology import Arrays, Latent, Signs, Traits
 from cohort.hospital.population import Outcomes, Population
+from cohort.hospital.writer import Writer
 
 SHIFT_HOURS = 12
 MAX_HOURS = 28 * 24
@@ -98,9 +100,9 @@ Decide = Callable[[Moment], Choice]
 class Record:
     """What is charted of a shard while it runs."""
 
-    bedside: charting.Bedside
+    bedside: beds.Bedside
     charted: list[events.Events] = field(default_factory=list)
-    given: list[infusions.Infusions] = field(default_factory=list)
+    given: list[orders.Infusions] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def simulate(
         raise ConfigError(f"{truth_out}: the truth may not lie below the tables' directory {tables_out}")
     rows: dict[str, int] = {}
     done = 0
-    with layout.Writer(tables_out, config.format) as writer, truth.Writer(truth_out) as keeper:
+    with Writer(tables_out, config.format) as writer, truth.Writer(truth_out) as keeper:
         for shard in shards(config.n_stays, seed, config):
             log = DecisionLog()
             end = course(shard, log, charted_hours=MAX_HOURS)
@@ -231,8 +233,8 @@ def charted_rows(record: Record, out_hour: Float[np.ndarray, "n"]) -> layout.Row
     """All rows charted before `out_hour`; a ventilation that still runs ends then."""
     charted = layout.Rows(
         events.concatenate(record.charted),
-        infusions.concatenate(record.given or [infusions._empty()]),
-        charting.ventilation(record.bedside, out_hour),
+        orders.concatenate(record.given or [orders.empty()]),
+        beds.ventilation(record.bedside, out_hour),
     )
     return layout.trim(charted, out_hour)
 
@@ -300,7 +302,7 @@ class _Run:
             doses, WINDOW_HOURS * signs.urine_ml_h, clock, charted_hours, None,
         )  # fmt: skip
         if charted_hours:
-            bedside = charting.admit(people, shard.config.charting, shard.rng(0, _ADMIT))
+            bedside = beds.admit(people, shard.rng(0, _ADMIT))
             run.record = Record(bedside)
             for hour in range(charting.FIRST_HOUR, 0):
                 run.chart(hour, np.arange(n))
@@ -382,7 +384,7 @@ class _Run:
 
 
 def drug_rates(shard: Shard, doses: Choice) -> Float[np.ndarray, "n v"]:
-    """Which drugs make up the norepinephrine equivalent: columns as infusions.DRUGS, their factors from the dictionary.
+    """Which drugs make up the norepinephrine equivalent: columns as orders.DRUGS, their factors from the dictionary.
 
     Norepinephrine first; some patients are kept on phenylephrine, dopamine or epinephrine, which is a habit of the
     patient's admission and not of the illness; above 0.2 most get vasopressin on top.
@@ -398,7 +400,7 @@ def drug_rates(shard: Shard, doses: Choice) -> Float[np.ndarray, "n v"]:
         drug: np.where((habit >= order[i]) & (habit < order[i + 1]), rest / factors[drug], 0.0)
         for i, drug in enumerate(bounds)
     }
-    return np.stack([vasopressin if drug == "vasopressin" else main[drug] for drug in infusions.DRUGS], axis=1)
+    return np.stack([vasopressin if drug == "vasopressin" else main[drug] for drug in orders.DRUGS], axis=1)
 
 
 def _outcomes(shard: Shard, run: _Run) -> Outcomes:

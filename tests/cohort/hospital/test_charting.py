@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from cohort import actions, features, tables
 from cohort.actions import ActionConfig
 from cohort.grid import GridConfig
-from cohort.hospital import channels, charting, events, faults, infusions, items, layout, population
+from cohort.hospital import bedside, channels, charting, events, faults, infusions, items, layout, orders, population
 from cohort.hospital.charting import ChartingConfig
 from cohort.hospital.faults import KINDS, NONE, FaultConfig
-from cohort.hospital.infusions import DRUGS
 from cohort.hospital.layout import Rows
+from cohort.hospital.orders import DRUGS
 from cohort.hospital.population import Outcomes, Population
+from cohort.hospital.schema import SCHEMAS
+from cohort.hospital.writer import Writer
 from cohort.sources import items as dictionary
 from cohort.sources import mimic_iv
 
@@ -60,19 +62,19 @@ def left_alive(people: Population, hours: float = HOURS) -> Outcomes:
 
 def chart(
     people: Population, config: ChartingConfig, hours: int = HOURS, present: np.ndarray | None = None
-) -> tuple[charting.Bedside, list[events.Events]]:
+) -> tuple[bedside.Bedside, list[events.Events]]:
     """Everybody steady, the second half ventilated and on a vasopressor."""
     n = people.n
     values = {name: np.full(n, float(NORMAL[name])) for name in channels.SIGNALS}
     sick = np.arange(n) >= n // 2
     there = np.ones(n, bool) if present is None else present
-    bedside = charting.admit(people, config, np.random.default_rng(1))
+    beds = bedside.admit(people, np.random.default_rng(1))
     parts = []
     for hour in range(charting.FIRST_HOUR, hours):
         rng = np.random.default_rng([2, hour + 100])
-        bedside, made = charting.hour(bedside, hour, there, values, 0.2 + 0.4 * sick, sick, sick, config, rng)
+        beds, made = charting.hour(beds, hour, there, values, 0.2 + 0.4 * sick, sick, sick, config, rng)
         parts.append(made)
-    return bedside, parts
+    return beds, parts
 
 
 def wanted(n: int, windows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,17 +95,15 @@ def wanted(n: int, windows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def give(
     people: Population, config: ChartingConfig, windows: int = 4
-) -> tuple[infusions.Infusions, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[orders.Infusions, np.ndarray, np.ndarray, np.ndarray]:
     fluid, rates, minutes = wanted(people.n, windows)
-    bedside = charting.admit(people, config, np.random.default_rng(1))
+    beds = bedside.admit(people, np.random.default_rng(1))
     parts = []
     for window in range(windows):
         rng = np.random.default_rng([3, window])
-        bedside, given = infusions.infuse(
-            bedside, 4 * window, minutes[window], fluid[window], rates[window], config, rng
-        )
+        beds, given = infusions.infuse(beds, 4 * window, minutes[window], fluid[window], rates[window], config, rng)
         parts.append(given)
-    return infusions.concatenate(parts), fluid * (minutes > 0), rates * (minutes > 0)[:, :, None], minutes
+    return orders.concatenate(parts), fluid * (minutes > 0), rates * (minutes > 0)[:, :, None], minutes
 
 
 def as_tables(people: Population, rows: Rows, hours: float = HOURS, shard: int = 0) -> dict[str, pa.Table]:
@@ -116,9 +116,9 @@ def frames(made: dict[str, pa.Table]) -> dict[str, pd.DataFrame]:
 
 
 def rows_of(people: Population, config: ChartingConfig) -> Rows:
-    bedside, parts = chart(people, config)
+    beds, parts = chart(people, config)
     given, *_ = give(people, config)
-    return Rows(events.concatenate(parts), given, charting.ventilation(bedside, np.full(people.n, float(HOURS))))
+    return Rows(events.concatenate(parts), given, bedside.ventilation(beds, np.full(people.n, float(HOURS))))
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +220,10 @@ def test_rewritten_overlapping_repeated_and_unlabelled_infusions_change_no_dose(
 
 def test_no_infusion_reaches_out_of_its_window_or_of_the_stay(people: Population) -> None:
     fluid, rates, minutes = wanted(people.n, 4)
-    bedside = charting.admit(people, DIRTY, np.random.default_rng(1))
+    beds = bedside.admit(people, np.random.default_rng(1))
     for window in range(4):
         rng = np.random.default_rng([3, window])
-        bedside, rows = infusions.infuse(bedside, 4 * window, minutes[window], fluid[window], rates[window], DIRTY, rng)
+        beds, rows = infusions.infuse(beds, 4 * window, minutes[window], fluid[window], rates[window], DIRTY, rng)
         forward = np.array(KINDS)[rows.fault] != "end_before_start"
         start = 4 * window * 3600
         assert (rows.start >= start).all()
@@ -245,7 +245,7 @@ def test_one_order_runs_on_through_the_windows_and_ends_where_the_drug_stops(peo
 def test_a_clean_configuration_plants_nothing(clean: Rows, people: Population) -> None:
     assert layout.fault_table(clean, people).num_rows == 0
     assert set(layout.count_faults(layout.fault_table(clean, people)).values()) == {0}
-    assert not (clean.infusions.status == infusions.STATUS["Rewritten"]).any()
+    assert not (clean.infusions.status == orders.STATUS["Rewritten"]).any()
     values = frames(as_tables(people, clean))
     assert not values["chartevents"].duplicated().any()
     assert not values["labevents"].duplicated().any()
@@ -267,7 +267,7 @@ def test_each_charting_fault_is_planted_at_its_rate_and_counted_exactly(kind: st
     assert abs(faulty.sum() / able - rate) < 4 * spread
     assert not (faulty & ~befallen).any()
     assert set(np.unique(rows.fault)) == {-1, faults.KIND[kind]}
-    counted = layout.count_faults(layout.fault_table(Rows(rows, infusions._empty(), _no_procedures()), people))
+    counted = layout.count_faults(layout.fault_table(Rows(rows, orders.empty(), _no_procedures()), people))
     assert counted == {**dict.fromkeys(KINDS, 0), kind: int(faulty.sum())}
 
 
@@ -323,8 +323,8 @@ def test_faults_look_as_they_are_described(people: Population) -> None:
 
 def test_a_duplicate_equals_its_original_in_every_column(people: Population) -> None:
     config = ChartingConfig(faults=FaultConfig(**{**dict.fromkeys(KINDS, 0.0), "duplicate": 0.1}))
-    bedside, parts = chart(people, config)
-    rows = Rows(events.concatenate(parts), infusions._empty(), charting.ventilation(bedside, np.full(people.n, 24.0)))
+    beds, parts = chart(people, config)
+    rows = Rows(events.concatenate(parts), orders.empty(), bedside.ventilation(beds, np.full(people.n, 24.0)))
     made = frames(as_tables(people, rows))
     planted = layout.count_faults(layout.fault_table(layout.trim(rows, np.full(people.n, 24.0)), people))["duplicate"]
     repeated = sum(int(made[name].duplicated().sum()) for name in ("chartevents", "labevents", "outputevents"))
@@ -367,10 +367,10 @@ def test_every_draw_of_an_hour_is_made_whoever_is_present(people: Population) ->
     left = []
     for there in (np.ones(people.n, bool), np.zeros(people.n, bool)):
         rng = np.random.default_rng(9)
-        bedside = charting.admit(people, DIRTY, rng)
-        bedside, _ = charting.hour(bedside, 0, there, values, np.full(people.n, 0.3), there, there, DIRTY, rng)
+        beds = bedside.admit(people, rng)
+        beds, _ = charting.hour(beds, 0, there, values, np.full(people.n, 0.3), there, there, DIRTY, rng)
         zeros = np.zeros((people.n, len(DRUGS)))
-        infusions.infuse(bedside, 0, 240 * there.astype(np.int64), np.full(people.n, 100.0), zeros, DIRTY, rng)
+        infusions.infuse(beds, 0, 240 * there.astype(np.int64), np.full(people.n, 100.0), zeros, DIRTY, rng)
         left.append(rng.random())
     assert left[0] == left[1]
 
@@ -434,11 +434,11 @@ def test_a_ventilation_begins_in_the_first_hour_and_is_stored_after_its_end(peop
 
 
 def test_the_record_read_midway_shows_a_running_ventilation_as_the_whole_one_does(people: Population) -> None:
-    bedside, parts = chart(people, CLEAN, 12)
+    beds, parts = chart(people, CLEAN, 12)
     later, more = chart(people, CLEAN, 20)
     states = []
-    for b, p, out in ((bedside, parts, 12.0), (later, more, 20.0)):
-        rows = Rows(events.concatenate(p), infusions._empty(), charting.ventilation(b, np.full(people.n, out)))
+    for b, p, out in ((beds, parts, 12.0), (later, more, 20.0)):
+        rows = Rows(events.concatenate(p), orders.empty(), bedside.ventilation(b, np.full(people.n, out)))
         known, _ = mimic_iv.canonical(frames(as_tables(people, rows, out)))
         states.append(
             features.states(tables.check(known), known.stays["intime"].to_numpy(), np.array([12]), GridConfig()).value
@@ -448,10 +448,10 @@ def test_the_record_read_midway_shows_a_running_ventilation_as_the_whole_one_doe
 
 def test_every_table_has_the_columns_and_types_of_the_layout(people: Population, dirty: Rows) -> None:
     made = as_tables(people, dirty)
-    assert set(made) == set(layout.SCHEMAS) - {"icu/d_items", "hosp/d_labitems"}
+    assert set(made) == set(SCHEMAS) - {"icu/d_items", "hosp/d_labitems"}
     for name, table in made.items():
-        assert table.schema.names == layout.SCHEMAS[name].names
-        plain = table.cast(layout.SCHEMAS[name])
+        assert table.schema.names == SCHEMAS[name].names
+        plain = table.cast(SCHEMAS[name])
         assert plain.num_rows == table.num_rows
 
 
@@ -498,21 +498,21 @@ def test_ids_do_not_repeat_across_shards(people: Population, clean: Rows) -> Non
 def test_the_same_rows_give_the_same_bytes(people: Population, dirty: Rows, tmp_path: Path, file_format: str) -> None:
     digests = []
     for folder in ("a", "b"):
-        with layout.Writer(tmp_path / folder, file_format) as writer:  # type: ignore[arg-type]
+        with Writer(tmp_path / folder, file_format) as writer:  # type: ignore[arg-type]
             writer.write(as_tables(people, dirty))
         digests.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _files(tmp_path / folder)})
     assert digests[0] == digests[1]
-    assert len(digests[0]) == len(layout.SCHEMAS)
+    assert len(digests[0]) == len(SCHEMAS)
 
 
 def test_both_formats_hold_the_same_rows_in_order_of_the_shards(
     people: Population, dirty: Rows, tmp_path: Path
 ) -> None:
     for file_format in ("parquet", "csv.gz"):
-        with layout.Writer(tmp_path / file_format, file_format) as writer:  # type: ignore[arg-type]
+        with Writer(tmp_path / file_format, file_format) as writer:  # type: ignore[arg-type]
             for shard in (0, 1):
                 writer.write(as_tables(people, dirty, shard=shard))
-    for name, schema in layout.SCHEMAS.items():
+    for name, schema in SCHEMAS.items():
         binary = pq.read_table(tmp_path / "parquet" / f"{name}.parquet").cast(schema)
         types = {field.name: field.type for field in schema}
         options = pacsv.ConvertOptions(column_types=types, strings_can_be_null=True)
@@ -540,8 +540,8 @@ def _no_events(people: Population) -> events.Events:
     return events.take(none, np.zeros(none.n, bool))
 
 
-def _no_procedures() -> charting.Procedures:
-    return charting.Procedures(*(np.zeros(0, np.int64) for _ in charting.Procedures.__annotations__))
+def _no_procedures() -> bedside.Procedures:
+    return bedside.Procedures(*(np.zeros(0, np.int64) for _ in bedside.Procedures.__annotations__))
 
 
 def _of_stays(rows: events.Events, stays: np.ndarray) -> events.Events:
@@ -554,7 +554,7 @@ def _pairs(rows: events.Events, chosen: np.ndarray) -> Iterator[tuple[int, int]]
     return zip(rows.item[chosen].tolist(), rows.unit[chosen].tolist(), strict=True)
 
 
-def _followed(rows: infusions.Infusions) -> int:
+def _followed(rows: orders.Infusions) -> int:
     """Rows that another of their own order follows within the window."""
     window = rows.start // (4 * 3600)
     ends = set(zip(rows.link.tolist(), rows.start.tolist(), window.tolist(), strict=True))
