@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
     "pyproject.toml", "cohort", "policy", "ope", "app", "configs", "tests", "README.md", "CONTRIBUTING.md",
     "CHANGELOG.md", "Makefile", ".ci", "benchmarks", "docs", "LICENSE", "constraints.txt", ".gitignore",
-    "CONTRIBUTING.md", "CHANGELOG.md",  # where every forge and every newcomer looks for them
 }  # fmt: skip
 HEAVY = ("torch", "pandas", "mlflow", "streamlit", "d3rlpy", "duckdb", "pyarrow", "sklearn", "scipy", "numpy")
 
