@@ -227,7 +227,8 @@ def _admissions(known: pd.DataFrame) -> pd.DataFrame:
     starts, ends = _of(known, "admission"), _of(known, "discharge")
     starts["number"], ends["number"] = _numbered(starts, "hadm_id"), _numbered(ends, "hadm_id")
     pairs = starts.merge(ends[["subject_id", "number", "time"]], on=["subject_id", "number"], suffixes=("", "_end"))
-    died = pairs["subject_id"].map(_of(known, "death").groupby("subject_id")["time"].first())
+    died = _of(known, "death").groupby("subject_id")["time"].first().reindex(pairs["subject_id"])
+    died.index = pairs.index
     inside = (died >= pairs["time"]) & (died <= pairs["time_end"])
     race = pairs["subject_id"].map(_of(known, "race").groupby("subject_id")["word"].first())
     return pd.DataFrame(

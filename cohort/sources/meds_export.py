@@ -70,7 +70,7 @@ def events(raw: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 part[name] = np.nan if name == "numeric_value" else None
         for name in _IDS:
             part[name] = part[name].astype("Int64")
-    whole = pd.concat([part[SCHEMA.names] for part in parts if len(part)], ignore_index=True)
+    whole: pd.DataFrame = pd.concat([part[SCHEMA.names] for part in parts if len(part)], ignore_index=True)
     whole = whole[whole["subject_id"].notna()]
     return whole.sort_values(["subject_id", "time", "code"], kind="stable", na_position="first", ignore_index=True)
 
@@ -126,7 +126,7 @@ def _measured(
     subject: "pd.Series[int]",
     monitored: "pd.Series[bool]",
     kind: str,
-    delay: "pd.Series[int] | int",
+    delay: "pd.Series[float] | int",
 ) -> pd.DataFrame:
     """Measurements at the time they were seen, the unit in the code."""
     assumed = rows["charttime"] + pd.to_timedelta(delay, unit="min")

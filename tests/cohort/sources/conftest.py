@@ -1,9 +1,12 @@
 """Small readable hospital tables in MIMIC-IV's layout: one patient, one stay of two days."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from cohort import hospital as simulator
 
 Rows = Sequence[tuple[object, ...]]
 
@@ -57,3 +60,11 @@ def hospital() -> Callable[..., dict[str, pd.DataFrame]]:
         return {name: table(name, rows) for name, rows in {**USUAL, **tables}.items()}
 
     return build
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve simulated stays as parquet."""
+    folder = tmp_path_factory.mktemp("hospital")
+    simulator.simulate(folder / "tables", folder / "truth", simulator.HospitalConfig(n_stays=12), seed=3)
+    return folder / "tables"

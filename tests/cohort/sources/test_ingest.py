@@ -10,32 +10,24 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from cohort import hospital, sources, tables
+from cohort import sources, tables
 from cohort.errors import InputError
 
 IV = sources.SourceConfig(kind="mimic_iv")
 
 
 @pytest.fixture(scope="module")
-def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve simulated stays as parquet."""
-    folder = tmp_path_factory.mktemp("hospital")
-    hospital.simulate(folder / "tables", folder / "truth", hospital.HospitalConfig(n_stays=12), seed=3)
-    return folder / "tables"
-
-
-@pytest.fixture(scope="module")
-def shards(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those stays' canonical shards."""
     out = tmp_path_factory.mktemp("canonical")
-    sources.ingest(parquet, out, IV)
+    sources.ingest(simulated, out, IV)
     return out
 
 
 @pytest.fixture
-def copy(parquet: Path, tmp_path: Path) -> Path:
+def copy(simulated: Path, tmp_path: Path) -> Path:
     """The parquet tables, to be spoilt."""
-    return Path(shutil.copytree(parquet, tmp_path / "tables"))
+    return Path(shutil.copytree(simulated, tmp_path / "tables"))
 
 
 def whole(out: Path) -> dict[str, pd.DataFrame]:
@@ -70,9 +62,9 @@ def as_csv(root: Path, out: Path, gz: bool, flat: bool, upper: bool) -> Path:
     ("gz", "flat", "upper"), [(True, False, False), (False, True, True)], ids=["csv.gz in hosp and icu", "flat CSV"]
 )
 def test_every_layout_of_the_same_tables_gives_the_same_shards(
-    parquet: Path, shards: Path, tmp_path: Path, gz: bool, flat: bool, upper: bool
+    simulated: Path, shards: Path, tmp_path: Path, gz: bool, flat: bool, upper: bool
 ) -> None:
-    sources.ingest(as_csv(parquet, tmp_path / "in", gz, flat, upper), tmp_path / "out", IV)
+    sources.ingest(as_csv(simulated, tmp_path / "in", gz, flat, upper), tmp_path / "out", IV)
     same(shards, tmp_path / "out")
 
 
@@ -90,24 +82,24 @@ def test_a_folder_of_part_files_is_one_table(copy: Path, shards: Path, tmp_path:
 
 @pytest.mark.parametrize(("shard_stays", "workers"), [(6, 1), (4, 2)])
 def test_shard_size_and_workers_change_nothing(
-    parquet: Path, shards: Path, tmp_path: Path, shard_stays: int, workers: int
+    simulated: Path, shards: Path, tmp_path: Path, shard_stays: int, workers: int
 ) -> None:
     config = sources.SourceConfig(kind="mimic_iv", shard_stays=shard_stays, workers=workers)
-    counts = sources.ingest(parquet, tmp_path / "many", config)
-    assert counts == sources.ingest(parquet, tmp_path / "one", IV)
+    counts = sources.ingest(simulated, tmp_path / "many", config)
+    assert counts == sources.ingest(simulated, tmp_path / "one", IV)
     assert len(list((tmp_path / "many").iterdir())) > 1
     same(shards, tmp_path / "many")
 
 
-def test_the_stays_of_one_patient_are_in_one_shard(parquet: Path, tmp_path: Path) -> None:
-    sources.ingest(parquet, tmp_path, sources.SourceConfig(kind="mimic_iv", shard_stays=4))
+def test_the_stays_of_one_patient_are_in_one_shard(simulated: Path, tmp_path: Path) -> None:
+    sources.ingest(simulated, tmp_path, sources.SourceConfig(kind="mimic_iv", shard_stays=4))
     patients = [set(tables.read(folder).stays["subject_id"]) for folder in sorted(tmp_path.iterdir())]
     assert sum(map(len, patients)) == len(set().union(*patients))
 
 
-def test_progress_ends_at_its_end_and_nothing_but_shards_is_left(parquet: Path, tmp_path: Path) -> None:
+def test_progress_ends_at_its_end_and_nothing_but_shards_is_left(simulated: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    sources.ingest(parquet, tmp_path, IV, lambda done, all_of_it: told.append((done, all_of_it)))
+    sources.ingest(simulated, tmp_path, IV, lambda done, all_of_it: told.append((done, all_of_it)))
     assert told[-1][0] == told[-1][1] == len(told)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00000"]
 
@@ -217,9 +209,9 @@ def test_a_truncated_parquet_is_found(copy: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def csv(parquet: Path, tmp_path: Path) -> Path:
+def csv(simulated: Path, tmp_path: Path) -> Path:
     """The tables as csv.gz, to be spoilt."""
-    return as_csv(parquet, tmp_path / "csv", gz=True, flat=False, upper=False)
+    return as_csv(simulated, tmp_path / "csv", gz=True, flat=False, upper=False)
 
 
 def edit(path: Path, old: str, new: str, rows: int = 1) -> None:
