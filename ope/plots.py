@@ -161,43 +161,36 @@ def heat(
     columns: Sequence[str],
     axes: tuple[str, str],
     unsupported: Bool[np.ndarray, "f v"] | None = None,
-    as_text: str = "{:.0%}",
 ) -> Markup:
     """A grid of doses shaded by a share (darker = more), each with its number; unsupported ones are hatched.
 
     Args:
-        share: rows are fluid bins (first at the bottom), columns vasopressor bins; the largest is darkest.
+        share: rows from the bottom up; the largest is darkest; NaN cells are left empty.
         alt: the alternative text.
         rows, columns: the bins' names.
-        axes: names of the rows' and the columns' drug.
+        axes: names of the rows' and the columns' quantity.
         unsupported: cells without support.
-        as_text: format of a cell's number.
     """
-    left, top, wide, high = 170.0, 10.0, 100.0, 40.0
-    largest = float(share.max()) or 1.0
-    parts = []
+    left, top, wide, high = 78.0, 6.0, 56.0, 36.0
+    largest = float(np.nanmax(share, initial=0.0)) or 1.0
     n_rows, n_columns = share.shape
-    for row in range(n_rows):
-        y = top + (n_rows - 1 - row) * high
-        parts.append(_text(left - 10, y + high / 2 + 4, rows[row], "end", "small"))
-        for column in range(n_columns):
-            parts.append(
-                _cell(
-                    left + column * wide,
-                    y,
-                    wide,
-                    high,
-                    float(share[row, column]) / largest,
-                    as_text.format(float(share[row, column])),
-                    unsupported is not None and bool(unsupported[row, column]),
-                )
-            )
+    bottom = top + n_rows * high
+    hatched = np.zeros(share.shape, bool) if unsupported is None else unsupported
+    parts = [_text(left - 8, bottom - (row + 0.5) * high + 4, rows[row], "end", "small") for row in range(n_rows)]
+    for (row, column), value in np.ndenumerate(share):
+        if not np.isnan(value):
+            box = left + column * wide, bottom - (row + 1) * high, wide, high
+            parts.append(_cell(*box, value / largest, _share(float(value)), bool(hatched[row, column])))
     for column in range(n_columns):
-        parts.append(_text(left + (column + 0.5) * wide, top + n_rows * high + 18, columns[column], "middle", "small"))
-    parts.append(_text(left + n_columns * wide / 2, top + n_rows * high + 40, axes[1], "middle", "axis"))
-    turn = top + n_rows * high / 2
-    parts.append(f'<g transform="rotate(-90 16 {turn:.1f})">{_text(16, turn, axes[0], "middle", "axis")}</g>')
-    return _svg(top + n_rows * high + 50, alt, parts)
+        parts.append(_text(left + (column + 0.5) * wide, bottom + 16, columns[column], "middle", "small"))
+    parts.append(_text(left + n_columns * wide / 2, bottom + 36, axes[1], "middle", "axis"))
+    turn = (top + bottom) / 2
+    parts.append(f'<g transform="rotate(-90 14 {turn:.1f})">{_text(14, turn, axes[0], "middle", "axis")}</g>')
+    return _svg(bottom + 46, alt, parts, left + n_columns * wide + 4)
+
+
+def _share(value: float) -> str:
+    return "0" if value == 0 else "<1%" if value < 0.005 else f"{value:.0%}"
 
 
 def _cell(x: float, y: float, wide: float, high: float, strength: float, label: str, hatched: bool) -> str:
@@ -259,9 +252,9 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(height: float, alt: str, parts: Sequence[str]) -> Markup:
+def _svg(height: float, alt: str, parts: Sequence[str], width: float = WIDTH) -> Markup:
     body = "".join(parts)
     return Markup(
-        f'<svg class="plot" viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" aria-label="{escape(alt)}">'
+        f'<svg class="plot" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(alt)}">'
         f"<title>{escape(alt)}</title>{body}</svg>"
     )

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -50,6 +52,9 @@ GATES: Mapping[str, GateText] = {
     ),
     "value_range": GateText("The value is possible", "mending the evaluation: such a number is a defect"),
     "disagreement": GateText("Weights and model agree", "more overlap, or a better model of the return"),
+    "interval_coverage": GateText(
+        "The estimator's intervals hold the truth in the twin", "more patients, or another estimator"
+    ),
     "self_test": GateText("The estimators pass their self-test", "mending the evaluation"),
     "truncated": GateText("Every episode has its outcome", "records until the outcome, or a value for the last state"),
     "undefined": GateText("The policy agrees with the clinicians somewhere", "a policy closer to what clinicians do"),
@@ -99,6 +104,33 @@ ESTIMATORS: Mapping[str, str] = {
     "wdr": "weighted doubly robust",
     "magic": "model and guided importance sampling combined",
 }
+MEASURES: Mapping[str, tuple[str, str]] = {
+    "agreement": ("Probability of the dose that was given", "share"),
+    "total_variation": ("Probability that would have to move to match the clinicians", "share"),
+    "unsupported": ("Probability on doses that clinicians rarely give there", "share"),
+    "kl": ("Kullback-Leibler divergence", "nats"),
+    "fluid_transport": ("Distance in fluid bins", "bins"),
+    "vasopressor_transport": ("Distance in vasopressor bins", "bins"),
+    "fluid_shift_ml": ("Fluid, policy minus clinicians", "mL per window"),
+    "vasopressor_shift_ug_kg_min": ("Vasopressor, policy minus clinicians", "µg/kg/min"),
+}
+"""Measure of divergence -> its name and unit."""
+STRATA: Mapping[str, str] = {
+    "sofa": "SOFA (points)", "lactate": "Lactate (mmol/L)", "map": "Mean arterial pressure (mmHg)",
+    "age_years": "Age (years)", "sex_male": "Sex",
+}  # fmt: skip
+HAZARDS: Mapping[str, str] = {
+    "A": "Mean pressure below 55, no vasopressor and at most 20 mL/h of fluid",
+    "B": "Mean pressure above 95 and vasopressor above 0.65 µg/kg/min",
+    "C": "Mean pressure and central venous pressure low, no fluid",
+    "C_without_cvp": "The same, central venous pressure not charted",
+    "D": "Fluid above 240 mL/h on top of a balance above 10 L, central venous pressure high",
+    "D_without_cvp": "The same, central venous pressure not charted",
+    "E": "Vasopressor changed by two bins or more from one window to the next",
+    "hypotension_untreated": "Mean pressure below 65 and neither drug",
+    "lactate_without_fluid": "Lactate above 2 mmol/L and no fluid",
+}
+"""A to D: Festor 2022; E: ours; the last two: Surviving Sepsis 2021."""
 SPLITS = {"train": "to learn", "select": "to choose settings", "evaluate": "to evaluate, never seen before"}
 
 
@@ -181,7 +213,7 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "evidence": evidence,
         "verdict": _verdict(evidence),
         "gate_texts": GATES,
-        "about": {"policies": POLICIES, "estimators": ESTIMATORS, "splits": SPLITS},
+        "about": {"policies": POLICIES, "estimators": ESTIMATORS, "splits": SPLITS, "hazards": HAZARDS},
         "entry": evidence.evaluation["policies"][evidence.main],
         "settings": evidence.manifests["cohort"]["config"]["cohort"],
         "source": evidence.manifests["cohort"]["config"]["source"],
@@ -189,6 +221,7 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "features": _features(evidence),
         "losses": [row for row in evidence.quality["source"] if row["rows"]],
         "doses": _doses(evidence.dictionary),
+        "described": described(evidence),
         "plots": {
             "returns": _return_plot(evidence),
             "differences": _difference_plot(evidence),
@@ -259,6 +292,68 @@ def _features(evidence: Evidence) -> list[dict[str, Any]]:
         {"name": name.replace("_", " "), "unit": units.get(name, ""), "measured": name in units, **entry}
         for name, entry in evidence.quality["features"].items()
     ]
+
+
+def described(evidence: Evidence) -> dict[str, Any]:
+    """What the main policy does beside the clinicians: divergence, by stratum, and its dose grids as pictures."""
+    found = evidence.evaluation["policies"][evidence.main]["divergence"]
+    return {
+        "overall": [(*said, found["overall"][name]) for name, said in MEASURES.items()],
+        "strata": [{**cell, "name": _stratum(cell)} for cell in found["strata"]],
+        "grids": _grids(evidence, found),
+    }
+
+
+def _stratum(cell: Mapping[str, Any]) -> str:
+    name = STRATA.get(cell["feature"], cell["feature"])
+    if cell["feature"] == "sex_male":
+        return f"{name}: {'female' if cell['low'] is None else 'male'}"
+    low, high = cell["low"], cell["high"]
+    if low is None:
+        return f"{name}: below {high:g}"
+    return f"{name}: {low:g} or more" if high is None else f"{name}: {low:g} to below {high:g}"
+
+
+def _grids(evidence: Evidence, found: Mapping[str, Any]) -> list[tuple[str, Markup]]:
+    """Pictures of the dose grid: what clinicians gave, what the policy would give, and each drug's shift."""
+    fluids, pressors = found["shape"]
+    rows = [np.zeros(fluids * pressors) if row is None else np.asarray(row, float) for row in found["shift"]]
+    shift = np.stack(rows)
+    known = evidence.dictionary
+    names = (
+        [f"{rate * known.step_hours:.0f}" for rate in known.fluid_medians_ml_h],
+        [f"{dose:.2f}" for dose in known.vasopressor_medians_ug_kg_min],
+    )
+    drugs = f"fluid, mL in {known.step_hours:g} h", "vasopressor, µg/kg/min"
+    cells = shift.reshape(fluids, pressors, fluids, pressors)
+    given, advised = cells.sum(axis=(2, 3)), cells.sum(axis=(0, 1))
+    by_drug = _conditional(cells.sum(axis=(1, 3))), _conditional(cells.sum(axis=(0, 2)))
+    out = []
+    for title, share in (("Clinicians gave", given), ("The policy would give", advised)):
+        out.append((title, plots.heat(share, _grid_alt(title, share, names), *names, drugs)))
+    units = f"mL in {known.step_hours:g} h", "µg/kg/min"
+    for unit, title, share, bins in zip(units, ("Fluid", "Vasopressor"), by_drug, names, strict=True):
+        alt = f"{title}: of the decisions with each dose given (row), the share with each dose of the policy (column)"
+        axes = f"given, {unit}", f"policy, {unit}"
+        out.append(
+            (f"{title}: from what was given to what the policy would give", plots.heat(share, alt, bins, bins, axes))
+        )
+    return out
+
+
+def _conditional(joint: Float[np.ndarray, "f v"]) -> Float[np.ndarray, "f v"]:
+    """Each row as shares of 1; NaN where a row has nothing."""
+    total = joint.sum(axis=1, keepdims=True)
+    shares: np.ndarray = np.divide(joint, total, out=np.full(joint.shape, np.nan), where=total > 0)
+    return shares
+
+
+def _grid_alt(title: str, share: Float[np.ndarray, "f v"], names: tuple[list[str], list[str]]) -> str:
+    row, column = np.unravel_index(int(share.argmax()), share.shape)
+    return (
+        f"{title}, by fluid and vasopressor bin: most often {names[0][row]} mL with {names[1][column]} µg/kg/min "
+        f"({share.max():.0%}); no drug at all in {share[0, 0]:.0%} of decisions"
+    )
 
 
 def _doses(known: Dictionary) -> list[dict[str, str]]:
@@ -347,14 +442,17 @@ def _spoken(row: Interval) -> str:
 
 
 def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Estimates for a table: those that are withheld for the same reason share one row, their names joined."""
+    """Estimates for a table: those that one gate withholds share a row, their names joined, with `why` in words."""
     out: list[dict[str, Any]] = []
     for row in rows:
-        alike = next((one for one in out if row["withheld"] is not None and one["withheld"] == row["withheld"]), None)
+        code, _, why = (row["withheld"] or "").partition(": ")
+        alike = next((one for one in out if code and one["code"] == code), None)
         if alike is None:
-            out.append({**row, "estimators": [row["estimator"]]})
-        else:
-            alike["estimators"].append(row["estimator"])
+            out.append({**row, "estimators": [row["estimator"]], "code": code, "why": why})
+            continue
+        alike["estimators"].append(row["estimator"])
+        if alike["why"] != why:
+            alike["why"] = f"gate “{GATES[code].name if code in GATES else code}” failed for each, by different amounts"
     return out
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from cohort import artifact
 from cohort.errors import ArtifactError
-from ope import gates, plots, report
+from ope import divergence, gates, hazards, plots, report
+from ope.estimates import ESTIMATORS
 from tests import small_run
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
@@ -157,14 +158,63 @@ def test_every_gate_that_the_evaluation_knows_is_explained() -> None:
     assert codes | gates.NOT_FOR_WANT_OF_DATA <= set(report.GATES)
 
 
-def test_rows_withheld_for_one_reason_share_a_row_and_others_do_not() -> None:
+def test_rows_withheld_by_one_gate_share_a_row_and_others_do_not() -> None:
     rows = [
-        {"estimator": "is", "withheld": "a: x"},
+        {"estimator": "is", "withheld": "low_ess: x"},
         {"estimator": "wis", "withheld": None},
-        {"estimator": "pdis", "withheld": "a: x"},
+        {"estimator": "pdis", "withheld": "low_ess: x"},
         {"estimator": "cwpdis", "withheld": None},
+        {"estimator": "dm", "withheld": "value_range: y"},
+        {"estimator": "dr", "withheld": "value_range: z"},
     ]
-    assert [row["estimators"] for row in report.grouped(rows)] == [["is", "pdis"], ["wis"], ["cwpdis"]]
+    found = report.grouped(rows)
+    assert [row["estimators"] for row in found] == [["is", "pdis"], ["wis"], ["cwpdis"], ["dm", "dr"]]
+    assert found[0]["why"] == "x"
+    assert "by different amounts" in found[3]["why"]
+
+
+def test_a_small_cell_is_not_shown_and_a_large_one_is(run: Path, tmp_path: Path) -> None:
+    at = "policies/iql/divergence/strata/0/"
+    text = text_of(report.render(small_run.with_evaluation(run, tmp_path / "run", {at + "means": None})))
+    assert "SOFA (points): below 5 not shown: too few patients" in text
+    assert re.search(r"SOFA \(points\): below 5 \d+ \d+ \d+%", text_of(report.render(run)))
+
+
+def test_the_dose_grids_hold_every_decision_that_is_in_a_cell_large_enough(run: Path) -> None:
+    evidence = report.read(run)
+    found = evidence.evaluation["policies"]["iql"]["divergence"]["shift"]
+    kept = sum(sum(row) for row in found if row is not None)
+    for _, picture in report.described(evidence)["grids"][:2]:
+        shares = [int(text[:-1]) for text in re.findall(r">(\d+%)</text>", str(picture))]
+        assert sum(shares) == pytest.approx(100 * kept, abs=13), "25 cells, each rounded to a point"
+
+
+def test_sensitivity_is_withheld_with_the_estimate_it_examines_and_printed_with_it(run: Path, tmp_path: Path) -> None:
+    assert "Withheld , because the estimate that it would examine is" in text_of(report.render(run))
+    supporting = {
+        "tipping_gamma": {"estimator": "wis", "largest": 100.0, "one_decision": 1.75, "every_step": 1.05},
+        "influence": {"estimator": "wis", "flips_after": 7, "cases": []},
+        "lower_bound": {"estimator": "is", "clip": 10.0, "level": 0.95, "value": -0.4321},
+        "discounts": [{"gamma": 0.95, "estimator": "wis", "value": 0.0123, "low": -0.1, "high": 0.12}],
+        "poorly_supported_gain": {"claimed": 0.1, "from_poorly_supported": 0.03, "share": 0.3},
+    }
+    edit = {"policies/iql/supporting": supporting, "policies/iql/supporting_withheld": None}
+    text = text_of(report.render(small_run.with_evaluation(run, tmp_path / "run", edit)))
+    for said in ("Γ = 1.75", "Patients it hangs on 7", "−0.432", "+0.012", "Gain from poorly supported doses 30%"):
+        assert said in text
+
+
+def test_every_measure_and_hazard_of_the_evaluation_has_a_name() -> None:
+    assert set(divergence.MEASURES) == set(report.MEASURES)
+    assert set(divergence.STRATA) == set(report.STRATA)
+    assert set(hazards.HAZARDS) == set(report.HAZARDS)
+    assert {"clinicians", *ESTIMATORS} == set(report.ESTIMATORS)
+
+
+def test_a_certificate_that_was_not_made_is_said_not_to_be(run: Path, tmp_path: Path) -> None:
+    assert "Calibration certificate: every estimator" in text_of(report.render(run))
+    text = text_of(report.render(small_run.with_evaluation(run, tmp_path / "run", {"certificate": None})))
+    assert "No calibration certificate was made" in text
 
 
 def test_embedded_json_cannot_close_its_element() -> None:
