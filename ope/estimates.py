@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
@@ -132,13 +132,30 @@ def sample(
     """Values and joint bootstrap replicates of several estimators, one pass over the resamples."""
     sums = {name: estimator(t) for name, estimator in estimators.items()}
     columns = np.concatenate([one.columns for one in sums.values()], axis=1)
-    replicated = interval.replicate_sums(by_patient(columns, episodes.patient), n_bootstrap, seed)
+    kept, place = _distinct(columns)
+    replicated = interval.replicate_sums(by_patient(columns[:, kept], episodes.patient), n_bootstrap, seed)
     out, first = {}, 0
     for name, one in sums.items():
-        width = one.columns.shape[1]
-        out[name] = Sample(one.value, one.combine(replicated[:, first : first + width]))
-        first += width
+        own = place[first : first + one.columns.shape[1]]
+        out[name] = Sample(one.value, one.combine(replicated[:, own]))
+        first += len(own)
     return out
+
+
+def _distinct(columns: Float[np.ndarray, "e k"]) -> tuple[list[int], Int[np.ndarray, "k"]]:
+    """Columns that differ, and where among them each column is: estimators share weights and counts."""
+    kept: list[int] = []
+    seen: dict[float, list[int]] = {}
+    place = np.empty(columns.shape[1], np.int64)
+    for k, total in enumerate(columns.sum(axis=0).tolist()):
+        twins = seen.setdefault(total, [])
+        found = next((at for at in twins if np.array_equal(columns[:, kept[at]], columns[:, k])), None)
+        if found is None:
+            found = len(kept)
+            twins.append(found)
+            kept.append(k)
+        place[k] = found
+    return kept, place
 
 
 def reasons_to_withhold(

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from scipy.special import ndtri
 
-_CHUNK = 1 << 20  # draws held at once
+_CHUNK = 1 << 19  # draws held at once
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ def resample_counts(n_patients: int, n_bootstrap: int, seed: int) -> Iterator[Fl
     chunk = max(1, _CHUNK // n_patients)
     for first in range(0, n_bootstrap, chunk):
         rows = min(chunk, n_bootstrap - first)
-        drawn = rng.integers(0, n_patients, size=(rows, n_patients))
-        drawn += np.arange(rows)[:, None] * n_patients
-        yield (np.bincount(drawn.ravel(), minlength=rows * n_patients).reshape(rows, n_patients).astype(np.float32))
+        counts = np.empty((rows, n_patients), np.float32)
+        for row, drawn in enumerate(rng.integers(0, n_patients, size=(rows, n_patients))):
+            counts[row] = np.bincount(drawn, minlength=n_patients)
+        yield counts
 
 
 def percentile(
