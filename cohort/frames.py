@@ -1,5 +1,6 @@
 """Frames: one shard's decisions in clinical units, before anything is fitted; kept on disk between the two passes."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int
 
-from cohort import actions, artifact, features, record, reward, tables
+from cohort import actions, features, record, reward, tables
 from cohort.actions import ActionConfig, Doses
 from cohort.features import FEATURES, MEASURED, States
 from cohort.grid import GridConfig
@@ -48,7 +49,7 @@ def make(
     final = state.value[cut_off, steps[cut_off]].astype(np.float32)
     columns = {"stay_id": mine["stay_id"].to_numpy()[cut_off], **named(FEATURES, final)}
     _save(pa.table(columns), frames / f"{folder.name}.final.arrow")
-    artifact.write_json(frames / f"{folder.name}.record.json", record.of(shard))
+    (frames / f"{folder.name}.record.json").write_text(json.dumps(record.of(shard)), encoding="utf-8")
 
 
 def _rewards(

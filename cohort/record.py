@@ -17,7 +17,8 @@ LONGEST_DELAY_MIN = 2880
 def of(shard: Tables) -> dict[str, Any]:
     """Counts of one shard: rows, units and delays by concept, rows outside the stay, conflicts, overlapping infusions.
 
-    `delays` holds [concept, minute, rows]; `conflicts` counts values charted at the same moment that differ.
+    `delays` holds the minutes that occur and the rows of each, by concept; `conflicts` counts values charted at the
+    same moment that differ.
     """
     observations = shard.observations
     stay = grid.stay_rows(observations["stay_id"].to_numpy(), shard.stays["stay_id"].to_numpy())
@@ -71,14 +72,19 @@ def _units(observations: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
-def _delays(observations: pd.DataFrame, charted: Int[np.ndarray, "n"]) -> list[list[Any]]:
+def _delays(observations: pd.DataFrame, charted: Int[np.ndarray, "n"]) -> dict[str, list[list[int]]]:
     available = grid.microseconds(observations["available"].to_numpy())
     minute = np.minimum((available - charted) // 60_000_000, LONGEST_DELAY_MIN)
     names = observations["concept"].cat.categories
     bins = LONGEST_DELAY_MIN + 1
     cell = observations["concept"].cat.codes.to_numpy().astype(np.int64) * bins + minute
-    counts = np.bincount(cell, minlength=len(names) * bins)
-    return [[str(names[int(i) // bins]), int(i) % bins, int(counts[i])] for i in np.flatnonzero(counts)]
+    counts = np.bincount(cell, minlength=len(names) * bins).reshape(-1, bins)
+    minutes = [np.flatnonzero(row) for row in counts]
+    return {
+        str(name): [found.tolist(), row[found].tolist()]
+        for name, row, found in zip(names, counts, minutes, strict=True)
+        if len(found)
+    }
 
 
 def _conflicts(observations: pd.DataFrame, stay: Int[np.ndarray, "n"], charted: Int[np.ndarray, "n"]) -> dict[str, int]:
@@ -113,12 +119,12 @@ def _add_units(parts: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, in
     return {concept: dict(sorted(units.items())) for concept, units in sorted(added.items())}
 
 
-def _delay_quantiles(parts: list[list[list[Any]]]) -> dict[str, list[int]]:
+def _delay_quantiles(parts: list[dict[str, list[list[int]]]]) -> dict[str, list[int]]:
     """[median, 95th percentile] of each concept."""
     counts: dict[str, np.ndarray] = {}
     for part in parts:
-        for concept, minute, rows in part:
-            counts.setdefault(concept, np.zeros(LONGEST_DELAY_MIN + 1, np.int64))[minute] += rows
+        for concept, (minutes, rows) in part.items():
+            counts.setdefault(concept, np.zeros(LONGEST_DELAY_MIN + 1, np.int64))[minutes] += rows
     return {
         concept: [int(np.searchsorted(np.cumsum(row), share * row.sum())) for share in (0.5, 0.95)]
         for concept, row in sorted(counts.items())

@@ -100,7 +100,7 @@ def read(cohort: Path, columns: list[str] | None = None, split: str | None = Non
         if split not in SPLITS:
             raise InputError(f"{FILE}: split {split!r} is unknown; known: {', '.join(SPLITS)}")
         table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
-    return table if columns is None else table.select(columns)
+    return table if columns is None else table.select(list(dict.fromkeys(columns)))
 
 
 def check(table: pa.Table, name: str) -> pa.Table:
