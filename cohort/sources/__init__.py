@@ -5,9 +5,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from cohort.config import Config
+from cohort.config import Config, load
+from cohort.sources.review import Review
 from cohort.tables import Counts
 
 SOURCES = {
@@ -28,6 +29,13 @@ class SourceConfig(Config):
     """Processes over the shards; they do not change the result."""
     memory_mb: int = Field(default=1024, ge=256, le=262_144)
     """What reading may take: blocks of a 64th of it are read at a time."""
+    review: Review | None = None
+    """A review of unknown units (or the path of its file): its accepted conversions are used and recorded."""
+
+    @field_validator("review", mode="before")
+    @classmethod
+    def _loaded(cls, given: object) -> object:
+        return load(Path(given), Review) if isinstance(given, str | Path) else given
 
 
 def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int, int], None] | None = None) -> Counts:

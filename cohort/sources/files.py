@@ -74,6 +74,16 @@ def find(root: Path, layout: tuple[RawTable, ...]) -> tuple[dict[str, list[Path]
     return found, counts
 
 
+def read(root: Path, layout: tuple[RawTable, ...]) -> list[Path]:
+    """Every file that is read of a layout, each once, in order.
+
+    Raises:
+        InputError: as `find`.
+    """
+    found, _ = find(root, layout)
+    return sorted({path for paths in found.values() for path in paths})
+
+
 def batches(table: RawTable, paths: list[Path], block_bytes: int = 16 << 20) -> Iterator[Batch]:
     """Stream a table, about `block_bytes` at a time.
 

@@ -26,6 +26,10 @@ _VENTILATION = _CODE["mechanical_ventilation"]
 _FAHRENHEIT = (77.0, 113.0)  # 25-45 degC; no plausible temperature in one scale is plausible in the other
 
 
+Accepted = tuple[tuple[str, str, float, float], ...]
+"""Conversions that a reviewer accepted: concept, unit, factor, offset."""
+
+
 @dataclass(frozen=True)
 class Events:
     """Raw rows of one table whose items are in the dictionary. Times are microseconds since 1970, NAT where missing."""
@@ -125,7 +129,9 @@ def codes(table: Int[np.ndarray, "ids"], item: Int[np.ndarray, "n"]) -> Int[np.n
     return np.take(table, item, mode="clip")
 
 
-def observe(events: Events, chosen: Section, delays: items.Delays, counts: Counts) -> list[Observations]:
+def observe(
+    events: Events, chosen: Section, delays: items.Delays, counts: Counts, accepted: Accepted = ()
+) -> list[Observations]:
     """Canonical observations of raw rows: units, rules, text, ranges, specimens and clocks; every loss is counted.
 
     Args:
@@ -133,6 +139,7 @@ def observe(events: Events, chosen: Section, delays: items.Delays, counts: Count
         chosen: the section of the dictionary their items are in.
         delays: assumed where no storing time is recorded.
         counts: (table, reason) -> rows; added to.
+        accepted: further units, as a reviewer accepted them.
     """
     timed = events.charted != NAT
     if not timed.all():
@@ -140,7 +147,7 @@ def observe(events: Events, chosen: Section, delays: items.Delays, counts: Count
         events = _rows(events, timed)
     group = codes(chosen.group_of, events.item)
     concept = chosen.concept[group]
-    value, text, dropped = _values(events, chosen, group, concept, counts)
+    value, text, dropped = _values(events, chosen, group, concept, counts, accepted)
     extra = _device_evidence(events, chosen, delays, counts)
     kept = ~dropped
     left, concept = _rows(events, kept), concept[kept]
@@ -158,9 +165,10 @@ def _values(
     group: Int[np.ndarray, "n"],
     concept: Int[np.ndarray, "n"],
     counts: Counts,
+    accepted: Accepted,
 ) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
     """Canonical value, the text that is kept, and which rows are dropped."""
-    factor, offset = _conversions(chosen, events.units)
+    factor, offset = conversions(chosen, events.units, accepted)
     gain = factor[group, events.unit]
     value = events.value * gain + offset[group, events.unit]
     text = np.full(len(value), -1, dtype=events.text.dtype)
@@ -299,10 +307,12 @@ def _available(
 
 
 @lru_cache(maxsize=256)
-def _conversions(
-    chosen: Section, spellings: tuple[str, ...]
+def conversions(
+    chosen: Section, spellings: tuple[str, ...], accepted: Accepted
 ) -> tuple[Float[np.ndarray, "groups units"], Float[np.ndarray, "groups units"]]:
     """Factor and offset by group and unit; the last column is the empty unit; NaN: not known."""
+    further = {(concept, items.spelling(unit)): (gain, shift) for concept, unit, gain, shift in accepted}
+    understood = {**further, **items.conversions()}
     factor = np.full((len(chosen.groups), len(spellings) + 1), np.nan)
     offset = np.full_like(factor, np.nan)
     for row, group in enumerate(chosen.groups):
@@ -311,7 +321,7 @@ def _conversions(
         known = [items.spelling(unit) for unit in spellings]
         for column, unit in enumerate([*known, ""]):
             missing = (np.nan, np.nan)
-            pair = declared if unit in ignored else items.conversions().get((group.concept, unit), missing)
+            pair = declared if unit in ignored else understood.get((group.concept, unit), missing)
             factor[row, column], offset[row, column] = pair
     return factor, offset
 

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from cohort import concepts, config
 from cohort.errors import InputError
 from cohort.sources import items, measurements, mimic_iv, normalise, stays
+from cohort.sources.measurements import Accepted
 from cohort.sources.raw import Keep, Kind, RawTable
 from cohort.tables import Counts, Tables
 
@@ -96,19 +97,27 @@ TABLES = (
              optional=frozenset({"numeric_value", "text_value", "hadm_id", "icustay_id", "order_id", "link_order_id"})),
 )  # fmt: skip
 """What is read of the layout: data/**/*.parquet."""
+SECTIONS = mimic_iv.SECTIONS
+"""The tables of measurements that events become and the items they hold."""
 
 
-def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
+def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
+    """The events as MIMIC-IV's tables."""
+    return as_mimic_iv(raw["data"], code_map())
+
+
+def canonical(raw: Mapping[str, pd.DataFrame], accepted: Accepted = ()) -> tuple[Tables, Counts]:
     """Bring the events of some patients to the canonical tables; counts name MIMIC-IV's tables they became.
 
     Args:
         raw: `data`: subject_id, time, code, and where there are any numeric_value, text_value, hadm_id, icustay_id,
             order_id, link_order_id.
+        accepted: units beside the dictionary's that a reviewer accepted.
 
     Raises:
         InputError: a code is claimed twice, no ICU stay is in the events, or a column is of a wrong type.
     """
-    return mimic_iv.canonical(as_mimic_iv(raw["data"], code_map()))
+    return mimic_iv.canonical(measured(raw), accepted)
 
 
 def as_mimic_iv(events: pd.DataFrame, codes: CodeMap) -> dict[str, pd.DataFrame]:

@@ -12,7 +12,7 @@ from cohort import tables
 from cohort.errors import InputError
 from cohort.sources import doses, infection, items, measurements, normalise, stays
 from cohort.sources.doses import Orders
-from cohort.sources.measurements import HOUR, MINUTE, NAT, Observations
+from cohort.sources.measurements import HOUR, MINUTE, NAT, Accepted, Observations
 from cohort.sources.normalise import Columns, integers, numbers, times, words
 from cohort.sources.raw import Keep, Kind, RawTable
 from cohort.sources.stays import History, Windows
@@ -62,9 +62,16 @@ TABLES = (
     RawTable("diagnoses_icd", {"subject_id": _I, "hadm_id": _I, "icd9_code": _W}, key="patient"),
 )  # fmt: skip
 """What is read of the layout."""
+SECTIONS = {"chartevents": _CHART, "labevents": _LAB}
+"""The tables of measurements and the items they hold."""
 
 
-def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
+def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
+    """The raw tables of measurements, by the names in SECTIONS."""
+    return raw
+
+
+def canonical(raw: Mapping[str, pd.DataFrame], accepted: Accepted = ()) -> tuple[Tables, Counts]:
     """Bring the raw tables of some patients to the canonical tables.
 
     Laboratory results have no storing time here: 5 minutes are assumed for the blood gas machine's, 70 for the others.
@@ -73,6 +80,7 @@ def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
     Args:
         raw: MIMIC-III tables by lower-case name with their columns (those in TABLES), all rows of the patients;
             optional tables may be missing. The order of rows changes nothing.
+        accepted: units beside the dictionary's that a reviewer accepted.
 
     Returns:
         The tables, observations in order of stay, concept and time; and what was dropped, changed or flagged.
@@ -89,9 +97,9 @@ def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
         return Tables(**{name: tables.empty(name) for name in tables.SCHEMAS}), counts
     where = stays.windows(kept)
     table = stays.build(kept, _age(kept, raw["patients"]), history, where)
-    observed = _chart(raw["chartevents"], where, counts)
+    observed = _chart(raw["chartevents"], where, counts, accepted)
     if "labevents" in raw:
-        observed += _lab(raw["labevents"], where, counts)
+        observed += _lab(raw["labevents"], where, counts, accepted)
     if "procedureevents_mv" in raw:
         name = "procedureevents_mv"
         rows, stay = normalise.by_stay(raw[name], name, "icustay_id", "starttime", where, counts)
@@ -145,15 +153,15 @@ def _age(kept: pd.DataFrame, patients: pd.DataFrame) -> Float[np.ndarray, "s"]:
     return np.where(years > _HIDDEN_AGE, stays.HIDDEN_AGE, years)
 
 
-def _chart(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations]:
+def _chart(raw: pd.DataFrame, where: Windows, counts: Counts, accepted: Accepted) -> list[Observations]:
     rows = normalise.known_items(raw, "chartevents", _CHART)
     rows = _without_errors(rows, "chartevents", "error", counts)
     rows, stay = normalise.by_stay(rows, "chartevents", "icustay_id", "charttime", where, counts)
     events = normalise.events(rows, "chartevents", stay, Columns(), _CHART)
-    return measurements.observe(events, _CHART, _ITEMS.assumed_delay_minutes, counts)
+    return measurements.observe(events, _CHART, _ITEMS.assumed_delay_minutes, counts, accepted)
 
 
-def _lab(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations]:
+def _lab(raw: pd.DataFrame, where: Windows, counts: Counts, accepted: Accepted) -> list[Observations]:
     """Laboratory values; the specimen of a blood gas is what was drawn from the patient at the same moment."""
     rows = normalise.known_items(raw, "labevents", _LAB)
     rows, stay = normalise.by_patient(rows, "labevents", "charttime", where, counts)
@@ -169,7 +177,7 @@ def _lab(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations
     texts = normalise.column(said, "labevents", "value")
     arterial = normalise.arterial(texts, number[: len(said)], _ITEMS.specimen, specimen)
     events = normalise.events(rows, "labevents", stay, Columns(stored=None, text=None), _LAB, specimen, arterial)
-    return measurements.observe(events, _LAB, _ITEMS.assumed_delay_minutes, counts)
+    return measurements.observe(events, _LAB, _ITEMS.assumed_delay_minutes, counts, accepted)
 
 
 def _metavision(raw: pd.DataFrame, where: Windows, counts: Counts) -> Orders:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cohort import tables
 from cohort.sources import doses, infection, items, measurements, normalise, stays
 from cohort.sources.doses import Orders
-from cohort.sources.measurements import Observations
+from cohort.sources.measurements import Accepted, Observations
 from cohort.sources.normalise import Columns, integers, numbers
 from cohort.sources.raw import Keep, Kind, RawTable
 from cohort.sources.stays import History, Windows
@@ -55,14 +55,22 @@ TABLES = (
     RawTable("diagnoses_icd", {"subject_id": _I, "hadm_id": _I, "icd_code": _W, "icd_version": _I}, key="patient"),
 )  # fmt: skip
 """What is read of the layout."""
+SECTIONS = {"chartevents": _CHART, "labevents": _LAB}
+"""The tables of measurements and the items they hold."""
 
 
-def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
+def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
+    """The raw tables of measurements, by the names in SECTIONS."""
+    return raw
+
+
+def canonical(raw: Mapping[str, pd.DataFrame], accepted: Accepted = ()) -> tuple[Tables, Counts]:
     """Bring the raw tables of some patients to the canonical tables.
 
     Args:
         raw: MIMIC-IV tables by name with MIMIC-IV columns (those in TABLES), all rows of the patients; optional tables
             may be missing. Text columns may be categorical, which is faster. The order of rows changes nothing.
+        accepted: units beside the dictionary's that a reviewer accepted.
 
     Returns:
         The tables, observations in order of stay, concept and time; and what was dropped, changed or flagged.
@@ -79,9 +87,9 @@ def canonical(raw: Mapping[str, pd.DataFrame]) -> tuple[Tables, Counts]:
         return Tables(**{name: tables.empty(name) for name in tables.SCHEMAS}), counts
     where = stays.windows(kept)
     table = stays.build(kept, _age(kept, raw["patients"]), history, where)
-    observed = [*_chart(raw["chartevents"], where, counts)]
+    observed = [*_chart(raw["chartevents"], where, counts, accepted)]
     if "labevents" in raw:
-        observed += _lab(raw["labevents"], where, counts)
+        observed += _lab(raw["labevents"], where, counts, accepted)
     if "procedureevents" in raw:
         rows, stay = normalise.by_stay(raw["procedureevents"], "procedureevents", "stay_id", "starttime", where, counts)
         procedures, mask = normalise.procedures(rows, "procedureevents", stay, _ITEMS.procedures, counts)
@@ -134,14 +142,14 @@ def _age(kept: pd.DataFrame, patients: pd.DataFrame) -> Float[np.ndarray, "s"]:
     return np.where(anchor >= _HIDDEN_AGE, stays.HIDDEN_AGE, anchor + years)
 
 
-def _chart(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations]:
+def _chart(raw: pd.DataFrame, where: Windows, counts: Counts, accepted: Accepted) -> list[Observations]:
     rows = normalise.known_items(raw, "chartevents", _CHART)
     rows, stay = normalise.by_stay(rows, "chartevents", "stay_id", "charttime", where, counts)
     events = normalise.events(rows, "chartevents", stay, Columns(), _CHART)
-    return measurements.observe(events, _CHART, _ITEMS.assumed_delay_minutes, counts)
+    return measurements.observe(events, _CHART, _ITEMS.assumed_delay_minutes, counts, accepted)
 
 
-def _lab(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations]:
+def _lab(raw: pd.DataFrame, where: Windows, counts: Counts, accepted: Accepted) -> list[Observations]:
     drawn = normalise.of_items(raw, "labevents", frozenset(_ITEMS.specimen.ids))
     rows = normalise.known_items(raw, "labevents", _LAB)
     rows, stay = normalise.by_patient(rows, "labevents", "charttime", where, counts)
@@ -151,7 +159,7 @@ def _lab(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[Observations
         _ITEMS.specimen, specimen,
     )  # fmt: skip
     events = normalise.events(rows, "labevents", stay, Columns(text=None), _LAB, specimen, arterial)
-    return measurements.observe(events, _LAB, _ITEMS.assumed_delay_minutes, counts)
+    return measurements.observe(events, _LAB, _ITEMS.assumed_delay_minutes, counts, accepted)
 
 
 def _orders(raw: pd.DataFrame, where: Windows, counts: Counts) -> Orders:

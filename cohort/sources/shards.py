@@ -21,13 +21,13 @@ from jaxtyping import Int
 
 from cohort import tables
 from cohort.errors import InputError
-from cohort.sources import SourceConfig, files
+from cohort.sources import SourceConfig, files, review
 from cohort.sources.files import Text
-from cohort.sources.measurements import categorical
+from cohort.sources.measurements import Accepted, categorical
 from cohort.sources.raw import Kind, RawTable
 from cohort.tables import Counts, Tables
 
-Canonical = Callable[[Mapping[str, pd.DataFrame]], tuple[Tables, Counts]]
+Canonical = Callable[[Mapping[str, pd.DataFrame], Accepted], tuple[Tables, Counts]]
 _DTYPE = {Kind.INTEGER: np.int64, Kind.NUMBER: np.float64, Kind.TIME: np.int64, Kind.TEXT: np.int32}
 
 
@@ -71,6 +71,7 @@ class _Work:
     spills: tuple[Spill, ...]
     shard: int
     directory: Path
+    accepted: Accepted
 
 
 def ingest(
@@ -81,8 +82,13 @@ def ingest(
     progress: Callable[[int, int], None] | None = None,
 ) -> Counts:
     """Read a raw layout and write canonical shards; see `cohort.sources.ingest`."""
+    accepted: Accepted = ()
+    if config.review:
+        review.check(config.review, files.read(root, module.TABLES))
+        accepted = config.review.accepted()
     with spilt(root, out, config, module.TABLES, progress) as (spills, n_shards, counts):
-        work = [_Work(module.__name__, spills, shard, out / f"shard-{shard:05d}") for shard in range(n_shards)]
+        folders = [out / f"shard-{shard:05d}" for shard in range(n_shards)]
+        work = [_Work(module.__name__, spills, shard, path, accepted) for shard, path in enumerate(folders)]
         for done, lost in enumerate(_each(work, config.workers)):
             counts.update(lost)
             if progress:
@@ -187,7 +193,7 @@ def _each(work: list[_Work], workers: int) -> Iterator[Counts]:
 def _make(work: _Work) -> Counts:
     """Read one shard back, bring it to canonical form, and write it."""
     canonical: Canonical = import_module(work.module).canonical
-    shard, counts = canonical(raw_tables(work.spills, work.shard))
+    shard, counts = canonical(raw_tables(work.spills, work.shard), work.accepted)
     tables.write(shard, work.directory)
     return counts
 
