@@ -94,7 +94,7 @@ POLICIES: Mapping[str, str] = {
     "maximum_dose": "control: always the highest bin of both drugs",
 }
 ESTIMATORS: Mapping[str, str] = {
-    "clinicians": "mean return of the records, no weights",
+    "clinicians": "mean of the records",
     "is": "importance sampling",
     "wis": "weighted importance sampling",
     "pdis": "per-decision importance sampling",
