@@ -103,8 +103,10 @@ class Episodes:
         names = tuple(features) if features is not None else tuple(f"x{i}" for i in range(d))
         if len(names) != d:
             raise InputError(f"episodes: {len(names)} feature names for {d} columns")
-        arrays = (state, action.astype(np.int64), reward, start, length, terminated, final)
-        return cls(*(_frozen(array) for array in arrays), n_actions, _frozen(groups), names, scaler)
+        return cls(
+            _frozen(state), _frozen(action.astype(np.int64)), _frozen(reward), _frozen(start), _frozen(length),
+            _frozen(terminated), _frozen(final), n_actions, _frozen(groups), names, scaler,
+        )  # fmt: skip
 
     @property
     def n(self) -> int:
@@ -124,7 +126,7 @@ class Episodes:
     @property
     def step(self) -> Int[np.ndarray, "n"]:
         """Position of each row within its episode, from 0."""
-        return np.arange(self.n) - np.repeat(self.start, self.length)
+        return np.asarray(np.arange(self.n) - np.repeat(self.start, self.length))
 
     @property
     def last(self) -> Bool[np.ndarray, "n"]:
@@ -151,7 +153,7 @@ class Episodes:
     @property
     def previous_action(self) -> Int[np.ndarray, "n"]:
         """The action one row earlier in the same episode; -1 at an episode's first row."""
-        previous = np.r_[-1, self.action[:-1]]
+        previous: np.ndarray = np.r_[-1, self.action[:-1]]
         previous[self.start] = -1
         return previous
 

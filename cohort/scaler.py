@@ -21,7 +21,7 @@ class Scaler:
     def transform(self, state: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         """Scale states given in their own units; float32."""
         logged = np.where(self.log, np.log(LOG_OFFSET + np.where(self.log, state, 1.0)), state)
-        return ((logged - self.mean) / self.std).astype(np.float32)
+        return np.asarray((logged - self.mean) / self.std, np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, for JSON."""

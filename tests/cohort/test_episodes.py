@@ -57,7 +57,7 @@ def test_selecting_nothing_is_an_error() -> None:
         made().select(np.zeros(3, bool))
 
 
-def test_what_was_given_later_cannot_change_an_episode_set() -> None:
+def test_an_episode_set_cannot_be_written_to() -> None:
     with pytest.raises(ValueError, match="read-only"):
         made().state[0, 0] = 5.0
 
