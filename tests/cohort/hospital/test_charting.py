@@ -17,7 +17,19 @@ from pydantic import ValidationError
 from cohort import actions, features, tables
 from cohort.actions import ActionConfig
 from cohort.grid import GridConfig
-from cohort.hospital import bedside, channels, charting, events, faults, infusions, items, layout, orders, population
+from cohort.hospital import (
+    bedside,
+    channels,
+    charting,
+    draws,
+    events,
+    faults,
+    infusions,
+    items,
+    layout,
+    orders,
+    population,
+)
 from cohort.hospital.charting import ChartingConfig
 from cohort.hospital.faults import KINDS, NONE, FaultConfig
 from cohort.hospital.layout import Rows
@@ -389,6 +401,63 @@ def test_every_hour_has_a_set_of_vital_signs_but_for_trips(clean: Rows, people: 
     hours = np.zeros((people.n, HOURS), bool)
     hours[clean.events.stay[heart], clean.events.charted[heart] // 3600] = True
     assert hours.mean() > 0.94
+
+
+def test_before_the_icu_there_is_laboratory_work_and_little_else() -> None:
+    before = events.concatenate(chart(people_of(400), CLEAN, 0)[1])
+    table = items.ITEM_TABLE[before.item]
+    assert (before.charted < 0).all()
+    assert (before.charted >= charting.FIRST_HOUR * 3600).all()
+    assert (table == items.TABLES.index("labevents")).mean() > 0.8
+    seen = np.unique(before.stay[before.item == items.INDEX[220045]])
+    assert 0.08 < len(seen) / 400 < 0.22
+
+
+def test_other_rows_can_be_left_out_and_nothing_else_changes(people: Population, clean: Rows) -> None:
+    bare = events.concatenate(chart(people, CLEAN.model_copy(update={"other_rows": False}))[1])
+    notes = np.unique(channels.ITEM[channels.NOTE_COLUMNS])
+    kept = events.take(clean.events, ~np.isin(clean.events.item, notes))
+    for name in events.Events.__annotations__:
+        np.testing.assert_array_equal(getattr(kept, name), getattr(bare, name))
+
+
+def test_a_higher_intensity_charts_more_of_what_is_on_no_round() -> None:
+    people = people_of(150)
+    count = {}
+    for intensity in (0.5, 1.0, 2.0):
+        rows = events.concatenate(chart(people, CLEAN.model_copy(update={"intensity": intensity}))[1])
+        count[intensity] = int((rows.item == items.INDEX[50821]).sum())
+    assert 1.5 < count[1.0] / count[0.5] < 2.5
+    assert 1.3 < count[2.0] / count[1.0] < 2.5
+
+
+@pytest.mark.parametrize("group", channels.GROUPS)
+def test_rows_are_stored_as_late_as_their_group_is(group: channels.Group) -> None:
+    rows = events.concatenate(chart(people_of(150), CLEAN)[1])
+    item = np.unique(channels.ITEM[channels.GROUP_COLUMNS[group]])
+    minutes = (rows.stored - rows.charted)[np.isin(rows.item, item) & (rows.charted >= 0)] / 60
+    median, high = channels.DELAY_MINUTES[group]
+    assert np.median(minutes) == pytest.approx(median, rel=0.15, abs=1)
+    assert np.quantile(minutes, 0.95) == pytest.approx(high, rel=0.3)
+
+
+def test_hashed_numbers_are_as_good_as_drawn_ones() -> None:
+    key = np.random.default_rng(0).integers(0, 2**64, 4000, dtype=np.uint64)
+    made = draws.draw(key)
+    uniform = np.hstack([made.choice, made.minute, made.chances]).astype(np.float64)
+    n, columns = uniform.shape
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    counts = np.stack([np.histogram(column, 10, (0, 1))[0] for column in uniform.T])
+    assert (((counts - n / 10) ** 2 / (n / 10)).sum(axis=1) < 40).all()
+    between = np.corrcoef(uniform.T) - np.eye(columns)
+    assert np.abs(between).max() < 5.5 / np.sqrt(n)
+    normal, other = draws.cells(np.repeat(key, 20), np.tile(np.arange(20), n))
+    assert abs(normal.mean()) < 0.02
+    assert normal.std() == pytest.approx(1, abs=0.01)
+    assert (normal > 1.6449).mean() == pytest.approx(0.05, abs=0.005)
+    assert abs(np.corrcoef(normal, other)[0, 1]) < 0.02
+    assert abs(np.corrcoef(normal[:-1], normal[1:])[0, 1]) < 0.02
 
 
 def test_panels_share_a_specimen_and_gases_say_where_they_are_from(people: Population, clean: Rows) -> None:
