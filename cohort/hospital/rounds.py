@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float
 
 from cohort.hospital import channels
 from cohort.hospital.bedside import NEVER, Bedside, Patient
@@ -65,45 +65,57 @@ def _rounds(
     chosen: Bool[np.ndarray, "n c"], at_bed: Bool[np.ndarray, "n"], bedside: Bedside, patient: Patient, draws: Draws
 ) -> None:
     """What is done on a round every four hours, and in between for the sick."""
-    u, habits, sick = draws.choice, bedside.habits, patient.severity
-    clock = (habits.clock_hour + patient.hour) % 24
-    due = (clock + habits.phase) % 4 == 0
-    extra = patient.intensity * sick
-
-    def done(draw: Float32[np.ndarray, "n"], on_round: float, between: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
-        return at_bed & (draw < np.where(due, on_round, between))
-
-    warm = done(draws.of("temperature"), 0.90, 0.07 + 0.15 * extra)
+    u, habits, extra = draws.choice, bedside.habits, patient.intensity * patient.severity
+    due = (habits.clock_hour + patient.hour + habits.phase) % 4 == 0
+    warm = at_bed & (draws.of("temperature") < np.where(due, 0.90, 0.07 + 0.15 * extra))
     chosen[:, C["fahrenheit"]] = warm & ~habits.celsius
     chosen[:, C["celsius"]] = warm & habits.celsius
-    alert = done(draws.of("coma"), 0.76, 0.07 + 0.13 * extra)
+    alert = at_bed & (draws.of("coma") < np.where(due, 0.76, 0.07 + 0.13 * extra))
     for name in ("gcs_eye", "gcs_verbal", "gcs_motor"):
         chosen[:, C[name]] = alert & (u[:, C[name]] < 0.995)
-    breath = done(draws.of("breath"), 0.9, 0.06 + 0.15 * extra) & patient.ventilated
-    much = (
-        done(draws.of("much_oxygen"), 0.78, 0.05 + 0.08 * extra)
-        & (patient.values["o2_flow"] >= 3)
-        & ~patient.ventilated
-    )
-    fio2 = (breath & (u[:, C["fio2_percent"]] < 0.95)) | much
-    chosen[:, C["fio2_percent"]] = fio2 & ~habits.fraction
-    chosen[:, C["fio2_fraction"]] = fio2 & habits.fraction
+    _breathing(chosen, at_bed, due, bedside, patient, draws)
+    _weights(chosen, at_bed, bedside, patient, draws)
+    often = np.where(patient.values["glucose"] > 150, 0.14, 0.02) * patient.intensity
+    chosen[:, C["finger_stick"]] = at_bed & (u[:, C["finger_stick"]] < np.where(due, 0.22, often))
+    for name, share in (("chart_glucose", 0.05), ("blood_glucose", 0.004)):
+        chosen[:, C[name]] = at_bed & (u[:, C[name]] < share)
+
+
+def _breathing(
+    chosen: Bool[np.ndarray, "n c"],
+    at_bed: Bool[np.ndarray, "n"],
+    due: Bool[np.ndarray, "n"],
+    bedside: Bedside,
+    patient: Patient,
+    draws: Draws,
+) -> None:
+    """The ventilator's settings, the inspired fraction where there is much oxygen, the device and its flow."""
+    u, fraction, extra = draws.choice, bedside.habits.fraction, patient.intensity * patient.severity
+    flow, free = patient.values["o2_flow"], at_bed & ~patient.ventilated
+    machine = at_bed & patient.ventilated & (draws.of("breath") < np.where(due, 0.9, 0.06 + 0.15 * extra))
+    much = free & (flow >= 3) & (draws.of("much_oxygen") < np.where(due, 0.78, 0.05 + 0.08 * extra))
+    fio2 = (machine & (u[:, C["fio2_percent"]] < 0.95)) | much
+    chosen[:, C["fio2_percent"]] = fio2 & ~fraction
+    chosen[:, C["fio2_fraction"]] = fio2 & fraction
     for name, share in _BREATH_SHARES.items():
-        chosen[:, C[name]] = breath & (u[:, C[name]] < share)
-    oxygen = done(draws.of("device"), 0.85, 0.03 + 0.05 * extra)
-    chosen[:, C["device"]] = oxygen
-    flowing = oxygen & (patient.values["o2_flow"] > 0) & ~patient.ventilated
-    chosen[:, C["flow"]] = flowing & (u[:, C["flow"]] < 0.85)
-    chosen[:, C["added_flow"]] = flowing & (u[:, C["added_flow"]] < 0.08)
+        chosen[:, C[name]] = machine & (u[:, C[name]] < share)
+    oxygen = draws.of("device") < np.where(due, 0.85, 0.03 + 0.05 * extra)
+    chosen[:, C["device"]] = at_bed & oxygen
+    chosen[:, C["flow"]] = free & oxygen & (flow > 0) & (u[:, C["flow"]] < 0.85)
+    chosen[:, C["added_flow"]] = free & oxygen & (flow > 0) & (u[:, C["added_flow"]] < 0.08)
+
+
+def _weights(
+    chosen: Bool[np.ndarray, "n c"], at_bed: Bool[np.ndarray, "n"], bedside: Bedside, patient: Patient, draws: Draws
+) -> None:
+    """On admission in kg, in pounds, in both or never; of some every morning."""
+    habits = bedside.habits
     fresh = at_bed & (bedside.weighed == 0) & (patient.hour < 12) & (draws.of("weight") < 0.5)
     chosen[:, C["weight_kg"]] = fresh & habits.weighed_kg
     chosen[:, C["weight_lb"]] = fresh & habits.weighed_lb
-    morning = at_bed & (clock == 5) & (patient.hour > 4)
-    chosen[:, C["weight_daily"]] = morning & habits.weighed_daily & (u[:, C["weight_daily"]] < 0.8)
-    high = patient.values["glucose"] > 150
-    chosen[:, C["finger_stick"]] = done(u[:, C["finger_stick"]], 0.22, np.where(high, 0.14, 0.02) * patient.intensity)
-    for name, share in (("chart_glucose", 0.05), ("blood_glucose", 0.004)):
-        chosen[:, C[name]] = at_bed & (u[:, C[name]] < share)
+    morning = ((habits.clock_hour + patient.hour) % 24 == 5) & (patient.hour > 4)
+    daily = draws.choice[:, C["weight_daily"]] < 0.8
+    chosen[:, C["weight_daily"]] = at_bed & morning & habits.weighed_daily & daily
 
 
 _BREATH_SHARES = {
