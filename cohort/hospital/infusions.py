@@ -25,7 +25,7 @@ from cohort.hospital.orders import (
     Infusions,
     concatenate,
     empty,
-)  # fmt: skip
+)
 
 _DRUG_ITEMS = (221906, 222315, 221749, 221662, 221289)
 _VASOPRESSIN = DRUGS.index("vasopressin")

@@ -58,7 +58,7 @@ def _monitor(
                 chosen[:, C[f"{prefix}_{source}_{name}"]] = (
                     given & there & (u[:, C[f"{prefix}_arterial_{name}"]] < 0.99)
                 )
-    chosen[:, C["cvp"]] = sets["monitor"] & bedside.central & (u[:, C["cvp"]] < 0.4)
+    chosen[:, C["cvp"]] = sets["monitor"] & bedside.central & (u[:, C["cvp"]] < 0.32)
 
 
 def _rounds(
@@ -99,7 +99,7 @@ def _breathing(
     chosen[:, C["fio2_fraction"]] = fio2 & fraction
     for name, share in _BREATH_SHARES.items():
         chosen[:, C[name]] = machine & (u[:, C[name]] < share)
-    oxygen = draws.of("device") < np.where(due, 0.85, 0.03 + 0.05 * extra)
+    oxygen = draws.of("device") < np.where(due, 0.75, 0.03 + 0.05 * extra)
     chosen[:, C["device"]] = at_bed & oxygen
     chosen[:, C["flow"]] = free & oxygen & (flow > 0) & (u[:, C["flow"]] < 0.85)
     chosen[:, C["added_flow"]] = free & oxygen & (flow > 0) & (u[:, C["added_flow"]] < 0.08)
@@ -139,7 +139,7 @@ def _urine(
 ) -> Bool[np.ndarray, "n"]:
     """Urine is written hourly from a catheter, else when the patient passes it; returns where some was."""
     u, wash = draws.choice, bedside.habits.irrigated
-    foley = at_bed & bedside.catheter & ~wash & (u[:, C["foley"]] < 0.65)
+    foley = at_bed & bedside.catheter & ~wash & (u[:, C["foley"]] < 0.6)
     void = at_bed & ~bedside.catheter & ~wash & (bedside.urine_ml > 60) & (u[:, C["void"]] < 0.25)
     washed = at_bed & wash & (u[:, C["irrigant_in"]] < 0.25)
     chosen[:, C["foley"]], chosen[:, C["void"]] = foley, void
