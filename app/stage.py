@@ -25,6 +25,9 @@ from cohort.errors import ArtifactError
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress goes to the error stream, so that the output stream holds results only."""
 
+_NAMED = 5
+"""Row counts shown by name; more are added up."""
+
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -126,6 +129,8 @@ def _note(run: RunDirectory, stage: Stage, kept: bool, **cost: float) -> None:
 
 
 def _rows(rows: Mapping[str, int]) -> str:
+    if len(rows) > _NAMED:
+        return f"{sum(rows.values()):,} rows in {len(rows)} tables"
     return ", ".join(f"{count:,} {name}" for name, count in rows.items())
 
 

@@ -2,10 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +26,14 @@ from cohort import (
 from cohort.actions import ActionConfig
 from cohort.config import Config
 from cohort.episodes import Episodes
-from cohort.errors import InputError, SutureError
+from cohort.errors import InputError
 from cohort.features import FEATURES
 from cohort.grid import GridConfig
 from cohort.reward import RewardConfig
 from cohort.selection import Flow, SelectionConfig
 from cohort.split import SPLITS, SplitConfig
 from cohort.tables import Counts
+from cohort.workers import each
 
 Progress = Callable[[int, int], None]
 
@@ -189,30 +187,16 @@ def _each(
 ) -> list[Any]:
     """Run `work(shard, its stays)` over shards, in spawned processes where there is more than one of both."""
     tasks = [(Path(str(shard)), mine.reset_index(drop=True)) for shard, mine in stays.groupby("shard", sort=True)]
-    report = progress or (lambda _done, _of: None)
-    if min(workers, len(tasks)) <= 1:
-        results = []
-        for folder, mine in tasks:
-            results.append(work(folder, mine))
-            report(len(results), len(tasks))
-        return results
-    try:
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
-            futures = [pool.submit(work, folder, mine) for folder, mine in tasks]
-            results = []
-            for future in futures:
-                results.append(future.result())
-                report(len(results), len(tasks))
-            return results
-    except BrokenProcessPool:
-        raise SutureError(
-            "a worker process was killed (too little memory?); try fewer workers or smaller shards"
-        ) from None
+    results = []
+    for result in each(partial(_apply, work), tasks, workers):
+        results.append(result)
+        if progress is not None:
+            progress(len(results), len(tasks))
+    return results
 
 
-def _one_thread() -> None:
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
+def _apply(work: Callable[[Path, pd.DataFrame], Any], task: tuple[Path, pd.DataFrame]) -> Any:
+    return work(*task)
 
 
 def _read_final_states(cohort: Path, stay_id: np.ndarray, terminated: np.ndarray) -> np.ndarray:

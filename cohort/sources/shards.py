@@ -7,11 +7,9 @@ brought to canonical form and written, in as many processes as asked for.
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +24,7 @@ from cohort.sources.files import Text
 from cohort.sources.measurements import Accepted, categorical
 from cohort.sources.raw import Kind, RawTable
 from cohort.tables import Counts, Tables
+from cohort.workers import each
 
 Canonical = Callable[[Mapping[str, pd.DataFrame], Accepted], tuple[Tables, Counts]]
 _DTYPE = {Kind.INTEGER: np.int64, Kind.NUMBER: np.float64, Kind.TIME: np.int64, Kind.TEXT: np.int32}
@@ -89,7 +88,7 @@ def ingest(
     with spilt(root, out, config, module.TABLES, progress) as (spills, n_shards, counts):
         folders = [out / f"shard-{shard:05d}" for shard in range(n_shards)]
         work = [_Work(module.__name__, spills, shard, path, accepted) for shard, path in enumerate(folders)]
-        for done, lost in enumerate(_each(work, config.workers)):
+        for done, lost in enumerate(each(_make, work, config.workers)):
             counts.update(lost)
             if progress:
                 progress(len(spills) + done + 1, len(spills) + n_shards)
@@ -179,15 +178,6 @@ def _recoded(column: Text, words: dict[str, int]) -> Int[np.ndarray, "n"]:
     place = [words.setdefault(word, len(words)) for word in column.words]
     code: np.ndarray = np.array([*place, -1], dtype=np.int32)[column.code]
     return code
-
-
-def _each(work: list[_Work], workers: int) -> Iterator[Counts]:
-    """Make the shards, in order, in this process or in some."""
-    if min(workers, len(work)) <= 1:
-        yield from map(_make, work)
-        return
-    with ProcessPoolExecutor(min(workers, len(work)), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_make, work)
 
 
 def _make(work: _Work) -> Counts:

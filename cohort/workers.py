@@ -1,0 +1,79 @@
+"""Workers: processes over independent pieces of work, which end with their parent and never speak for themselves."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pyarrow as pa
+
+from cohort.errors import SutureError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """`work` of each item, in the items' order; in this process where one worker or one item is enough.
+
+    Where the iteration is left early (an error, an interruption), the processes are killed: they write only what the
+    caller throws away.
+
+    Raises:
+        SutureError: a process was killed from outside, mostly for want of memory. What `work` raises is passed on.
+    """
+    if min(workers, len(items)) <= 1:
+        yield from map(work, items)
+        return
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_begin)
+    done = 0
+    try:
+        with _interrupts_ignored():
+            futures = [pool.submit(work, item) for item in items]
+        for future in futures:
+            result = future.result()
+            done += 1
+            yield result
+    except BrokenProcessPool:
+        raise SutureError(
+            "a worker process was killed (too little memory?); try fewer workers or smaller shards"
+        ) from None
+    finally:
+        if done < len(items):
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+        pool.shutdown()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which a terminal sends to all: the parent decides on them."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may change a signal's handler
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _begin() -> None:
+    """One thread each, and an end when the parent's comes: a killed parent leaves nobody behind."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
