@@ -158,9 +158,10 @@ def _open_csv(path: Path, types: dict[str, pa.DataType], block_bytes: int = 16 <
         timestamp_parsers=[pacsv.ISO8601],
     )
     read = pacsv.ReadOptions(block_size=block_bytes, use_threads=False)
+    parse = pacsv.ParseOptions(newlines_in_values=True)
     with (
         pa.input_stream(str(path), compression=compression, buffer_size=1 << 20) as stream,
-        pacsv.open_csv(stream, read_options=read, convert_options=options) as reader,
+        pacsv.open_csv(stream, read_options=read, parse_options=parse, convert_options=options) as reader,
     ):
         yield from reader
 

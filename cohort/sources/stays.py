@@ -100,8 +100,12 @@ def sound(stays: pd.DataFrame, history: History, counts: Counts) -> pd.DataFrame
     """Stays in order of patient and intime, those without times, patient or admission dropped and counted.
 
     Raises:
-        InputError: a stay id is given twice, or more than half of the stays end before they start.
+        InputError: an id is missing or given twice, or more than half of the stays end before they start.
     """
+    for key in ("stay_id", "subject_id"):
+        missing = int((stays[key] < 0).sum())
+        if missing:
+            raise InputError(f"icustays: {key.replace('_', ' ')}: missing in {missing} of {len(stays)} rows")
     repeated = int(stays["stay_id"].duplicated().sum())
     if repeated:
         raise InputError(f"icustays: stay id: given more than once ({repeated} of {len(stays)} rows)")

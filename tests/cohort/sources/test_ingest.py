@@ -266,6 +266,13 @@ def test_rows_of_unequal_length_are_refused(csv: Path, tmp_path: Path) -> None:
     refused(csv, tmp_path, "patients.csv.gz: not readable as CSV: rows of unequal length")
 
 
+def test_a_text_with_a_line_break_in_it_is_one_value(csv: Path, tmp_path: Path) -> None:
+    edit(csv / "icu" / "icustays.csv.gz", "ICU", "IC\nU", rows=12)
+    sources.ingest(csv, tmp_path / "out", IV)
+    units = tables.read(tmp_path / "out" / "shard-00000").stays["care_unit"]
+    assert units.str.contains("IC\nU", regex=False).any()
+
+
 def test_a_csv_without_a_header_is_refused(csv: Path, tmp_path: Path) -> None:
     (csv / "hosp" / "patients.csv.gz").write_bytes(gzip.compress(b""))
     refused(csv, tmp_path, "patients.csv.gz: empty: not even a header")

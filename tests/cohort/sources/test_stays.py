@@ -144,6 +144,13 @@ def test_a_stay_id_given_twice_is_an_error_without_the_id(hospital: Hospital) ->
         mimic_iv.canonical(hospital(icustays=[FIRST, FIRST]))
 
 
+def test_a_stay_without_an_id_is_an_error(hospital: Hospital) -> None:
+    raw = hospital(icustays=[FIRST])
+    raw["icustays"] = raw["icustays"].assign(stay_id=float("nan"))
+    with pytest.raises(InputError, match=r"^icustays: stay id: missing in 1 of 1 rows$"):
+        mimic_iv.canonical(raw)
+
+
 def test_few_stays_that_end_before_they_start_are_dropped_and_counted(hospital: Hospital) -> None:
     backwards = (1, 11, 101, "MICU", "2150-01-04 12:00", "2150-01-04 12:00")
     canonical, counts = mimic_iv.canonical(hospital(icustays=[FIRST, backwards], admissions=ADMISSIONS))
