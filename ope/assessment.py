@@ -85,6 +85,8 @@ class Setting:
     allowed: tuple[float, float]
     self_test: Gate
     calibration: Gate
+    by_drug: Mapping[str, list[dict[str, float]]]
+    """Calibration of the clinicians' model for each drug's dose bins."""
     cut: int
     """Episodes that are cut off: a value without a final value is withheld."""
 

@@ -41,10 +41,10 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
         A JSON-serialisable document::
 
             version, seed, config, gates {config, sha256}, cohort {digest, split, patients, episodes, decisions},
-            self_test [check], behaviour {gate, by_action}, clinicians {estimate}, certificate (of the twin, or null),
-            ranks {estimator, policies, probability [policy][place]} or null, simultaneous {policy: interval} or null,
-            verdict {policy, verdict, binding: gate}, policies {name: {kind: learned | control, digest, overlap,
-            gates [gate], estimates [estimate], against {clinicians | bc: [estimate of the difference]},
+            self_test [check], behaviour {gate, by_action, by_drug, floor}, clinicians {estimate}, certificate of the
+            twin or null, ranks {estimator, policies, probability [policy][place]} or null, simultaneous {policy:
+            interval} or null, verdict {policy, verdict, binding: gate}, policies {name: {kind: learned | control,
+            digest, overlap, gates [gate], estimates [estimate], against {clinicians | bc: [estimate of the difference]},
             minimum_detectable, divergence, hazards, supporting (or null, and supporting_withheld: its reason),
             verdict, binding: gate}}
 
@@ -92,6 +92,8 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             "behaviour": {
                 "gate": setting.calibration,
                 "by_action": overlap.calibration_error(setting.behaviour, episodes.action).tolist(),
+                "by_drug": setting.by_drug,
+                "floor": config.behaviour.floor,
             },
             "clinicians": {"estimate": assessment.judged(clinicians, {}, setting)[0]},
             "certificate": certificate,
@@ -121,17 +123,20 @@ def _setting(
     cohort_dir: Path, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
 ) -> Setting:
     behaviour = behaviour_model.cross_fit(_everyone(cohort_dir, episodes), config.behaviour, seed)[-episodes.n :]
-    worst = float(overlap.calibration_error(behaviour, episodes.action).max())
+    clinical = _clinical(cohort_dir)
+    by_drug = overlap.by_drug(behaviour, episodes.action, clinical.doses.shape)
+    worst = max(one["error"] for bins in by_drug.values() for one in bins)
     return Setting(
         episodes=episodes,
         behaviour=behaviour,
-        clinical=_clinical(cohort_dir),
+        clinical=clinical,
         twin=None if config.twin is None else twin.fit(episodes, config.twin, seed),
         config=config,
         seed=seed,
         allowed=attainable(episodes, config.gamma),
         self_test=gating.check_self_test([check.name for check in checks if not check.passed], len(checks)),
         calibration=gating.check_calibration(worst, config.gates),
+        by_drug=by_drug,
         cut=int((~episodes.terminated).sum()),
     )
 

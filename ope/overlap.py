@@ -91,6 +91,29 @@ def calibration_error(
     return errors
 
 
+def by_drug(
+    behaviour: Float[np.ndarray, "n a"], action: Int[np.ndarray, "n"], shape: tuple[int, int], n_bins: int = 10
+) -> dict[str, list[dict[str, float]]]:
+    """Each drug's dose bins: how often they were chosen, how often predicted, and their calibration error.
+
+    `shape`: fluid bins, vasopressor bins; action = fluid bin times the vasopressor's bins plus the vasopressor bin.
+    """
+    joint = behaviour.reshape(len(behaviour), *shape)
+    out = {}
+    for name, marginal, chosen in (
+        ("fluid", joint.sum(axis=2), action // shape[1]),
+        ("vasopressor", joint.sum(axis=1), action % shape[1]),
+    ):
+        errors, count = calibration_error(marginal, chosen, n_bins), np.bincount(chosen, minlength=marginal.shape[1])
+        predicted = marginal.mean(axis=0, dtype=np.float64)
+        out[name] = [
+            {"bin": b, "count": int(count[b]), "predicted": float(predicted[b]),
+             "observed": float(count[b] / len(action)), "error": float(errors[b])}
+            for b in range(marginal.shape[1])
+        ]  # fmt: skip
+    return out
+
+
 def _largest(weight: np.ndarray, place: np.ndarray, n_patients: int, total: float) -> float:
     if total == 0:
         return 1.0

@@ -63,3 +63,14 @@ def test_over_confidence_that_is_right_on_average_needs_groups_to_be_seen() -> N
     confident = np.where(rng.random((4000, 1)) < 0.5, [[0.95, 0.05]], [[0.05, 0.95]])
     assert overlap.calibration_error(confident, action, 1).max() < 0.03
     assert overlap.calibration_error(confident, action, 10).min() > 0.4
+
+
+def test_calibration_by_drug_adds_the_other_drug_up() -> None:
+    behaviour = np.tile([0.1, 0.2, 0.3, 0.4], (1000, 1))
+    action = np.repeat([0, 1, 2, 3], [100, 200, 300, 400])
+    found = overlap.by_drug(behaviour, action, (2, 2))
+    assert [one["predicted"] for one in found["fluid"]] == pytest.approx([0.3, 0.7])
+    assert [one["observed"] for one in found["vasopressor"]] == pytest.approx([0.4, 0.6])
+    assert max(one["error"] for bins in found.values() for one in bins) < 1e-9
+    wrong = overlap.by_drug(behaviour, np.zeros(1000, int), (2, 2))
+    assert wrong["fluid"][0]["error"] == pytest.approx(0.7)
