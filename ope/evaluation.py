@@ -44,7 +44,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             self_test [check], behaviour {gate, by_action, by_drug, floor}, clinicians {estimate}, certificate of the
             twin or null, ranks {estimator, policies, probability [policy][place]} or null, simultaneous {policy:
             interval} or null, verdict {policy, verdict, binding: gate}, policies {name: {kind: learned | control,
-            digest, overlap, gates [gate], estimates [estimate], against {clinicians | bc: [estimate of the difference]},
+            digest, overlap, gates [gate], estimates [estimate], against {clinicians | bc: [estimate of difference]},
             minimum_detectable, divergence, hazards, supporting (or null, and supporting_withheld: its reason),
             verdict, binding: gate}}
 
