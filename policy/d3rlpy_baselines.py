@@ -179,7 +179,7 @@ def create(algorithm: LearnableConfig, d: int, n_actions: int, seed: int, device
     with torch.no_grad():
         for name in ("q_funcs", "targ_q_funcs"):
             for member in driven.modules[name].children():
-                member._fc.bias += level
+                list(member.parameters())[-1].add_(level)  # the head's bias
     return driven
 
 

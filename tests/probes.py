@@ -1,11 +1,12 @@
 """Probes: tiny decision problems whose right values and actions are known, as episodes that learners can be run on."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cohort.episodes import Episodes
-from policy.base import Policy
+from policy import lab
+from policy.lab import Trajectory, expected_return, graph, greedy_return
+
+__all__ = ["expected_return", "graph", "greedy_return"]
 
 SMALL = {
     "hidden": (32,),
@@ -43,79 +44,30 @@ def small(name: str) -> dict[str, object]:
     return SMALL | OWN_OPTIONS.get(name, {})
 
 
-@dataclass(frozen=True)
-class Path:
-    """One trajectory of a graph: named states, the action taken in each, and the reward on the last step."""
-
-    states: tuple[str, ...]
-    actions: tuple[int, ...]
-    reward: float
-
-
-def graph(paths: list[Path], copies: int, n_actions: int = 2) -> tuple[Episodes, dict[str, np.ndarray]]:
-    """Episodes of paths through a graph, each repeated, and the one-hot state of every name."""
-    names = sorted({name for path in paths for name in path.states})
-    one_hot = {name: row for name, row in zip(names, np.eye(len(names), dtype=np.float32), strict=True)}
-    every = [path for path in paths for _ in range(copies)]
-    episodes = Episodes.from_arrays(
-        state=np.stack([one_hot[name] for path in every for name in path.states]),
-        action=np.array([action for path in every for action in path.actions]),
-        reward=np.concatenate([np.r_[np.zeros(len(path.states) - 1), path.reward] for path in every]),
-        episode=np.repeat(np.arange(len(every)), [len(path.states) for path in every]),
-        terminated=np.ones(len(every), bool),
-        n_actions=n_actions,
-    )
-    return episodes, one_hot
-
-
-STITCHING = [
-    Path(("s1", "s3", "s5"), (0, 0, 0), 3.0),  # s1 -> s3 -> s5 -> s7
-    Path(("s4", "s3", "s6"), (0, 1, 0), 10.0),  # s4 -> s3 -> s6 -> s9
-    Path(("s1", "s2"), (1, 0), 5.0),  # s1 -> s2 -> s8, which the guide's own graph lacks
-]
-"""The extended stitching graph: the best way from s1 (0, then 1 at s3: 10) is in no trajectory."""
-
-
 def stitching(copies: int = 30) -> tuple[Episodes, dict[str, np.ndarray]]:
     """Episodes of the extended stitching graph and its states by name."""
-    return graph(STITCHING, copies)
-
-
-def greedy_return(policy: Policy) -> float:
-    """The return of walking from s1 by the likeliest action; every action there was seen in the data."""
-    _, state = stitching(1)
-    first, second = policy.probs(np.stack([state["s1"], state["s3"]]))
-    if first[1] > first[0]:
-        return 5.0
-    return 10.0 if second[1] > second[0] else 3.0
-
-
-def expected_return(policy: Policy) -> float:
-    """The mean return of walking from s1 by the policy's own probabilities."""
-    _, state = stitching(1)
-    first, second = policy.probs(np.stack([state["s1"], state["s3"]]))
-    return float(first[1] * 5.0 + first[0] * (second[0] * 3.0 + second[1] * 10.0))
+    return graph(lab.STITCHING, copies)
 
 
 def constant_value(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
     """One state, both actions, reward 1, over: every value is 1."""
-    return graph([Path(("s",), (0,), 1.0), Path(("s",), (1,), 1.0)], copies)
+    return graph([Trajectory(("s",), (0,), 1.0), Trajectory(("s",), (1,), 1.0)], copies)
 
 
 def state_dependent_value(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
     """Two states that differ in reward (1 and -1), whatever is done."""
-    paths = [Path((name,), (a,), reward) for name, reward in (("good", 1.0), ("bad", -1.0)) for a in (0, 1)]
+    paths = [Trajectory((name,), (a,), reward) for name, reward in (("good", 1.0), ("bad", -1.0)) for a in (0, 1)]
     return graph(paths, copies)
 
 
 def delayed_reward(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
     """Two steps, reward 1 after the second: the first state's value is gamma."""
-    return graph([Path(("first", "second"), (a, b), 1.0) for a in (0, 1) for b in (0, 1)], copies)
+    return graph([Trajectory(("first", "second"), (a, b), 1.0) for a in (0, 1) for b in (0, 1)], copies)
 
 
 def action_choice(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:
     """One state; action 1 is worth 1 and action 0 is worth -1; both are taken equally often."""
-    return graph([Path(("s",), (0,), -1.0), Path(("s",), (1,), 1.0)], copies)
+    return graph([Trajectory(("s",), (0,), -1.0), Trajectory(("s",), (1,), 1.0)], copies)
 
 
 def cut_off(terminated: bool, copies: int = 60) -> tuple[Episodes, np.ndarray]:
