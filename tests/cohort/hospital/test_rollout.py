@@ -233,7 +233,7 @@ def test_reading_only_the_new_rows_gives_the_tables_of_reading_all() -> None:
                     expected = expected[expected["charted"].to_numpy() < until[expected["stay_id"]].to_numpy()]
                 pd.testing.assert_frame_equal(plain(got), plain(expected))
                 compared += len(got)
-        return simulation.clinicians_decide(moment)
+        return simulation.choice(np.full(len(moment.rows), 12), moment.uniform)  # a vasopressor for all
 
     simulation.course(simulation.admit(25, 0, 0, 3, config), decide, 28)
     assert compared > 10_000
