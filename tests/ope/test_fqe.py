@@ -1,5 +1,8 @@
 """FQE: exact values on a small problem, d3rlpy's numbers on a greedy policy, and what the ensemble's spread says."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 
@@ -144,3 +147,42 @@ def test_wrong_input_is_refused(log: tabular.Log) -> None:
         fqe.evaluate(states.select(np.array([0])), target, GAMMA, SMALL)
     with pytest.raises(InputError, match="policy answers with shape"):
         fqe.evaluate(states, lambda state: np.ones((len(state), 3)) / 3, GAMMA, SMALL)
+
+
+def test_a_greedy_policy_has_the_value_that_d3rlpy_finds(log: tabular.Log) -> None:
+    """Their evaluation of an untrained DQN's greedy actions, ours of the same actions, and the exact value."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from d3rlpy.algos import DQNConfig
+        from d3rlpy.constants import ActionSpace
+        from d3rlpy.dataset import MDPDataset
+        from d3rlpy.logging import NoopAdapterFactory
+        from d3rlpy.models import VectorEncoderFactory
+        from d3rlpy.ope import DiscreteFQE, FQEConfig
+    states = one_hot(log)
+    dataset = MDPDataset(
+        states.state, states.action[:, None], states.reward[:, None], states.terminal.astype(np.float32),
+        action_space=ActionSpace.DISCRETE, action_size=2,
+    )  # fmt: skip
+    encoder = VectorEncoderFactory([16])
+    algo = DQNConfig(gamma=GAMMA, encoder_factory=encoder).create()
+    algo.build_with_dataset(dataset)
+    config = FQEConfig(
+        gamma=GAMMA, learning_rate=1e-2, batch_size=256, target_update_interval=25, encoder_factory=encoder
+    )
+    theirs = DiscreteFQE(algo, config)
+    theirs.fit(dataset, n_steps=400, n_steps_per_epoch=400, logger_adapter=NoopAdapterFactory(), show_progress=False)
+
+    def chosen(state: np.ndarray) -> np.ndarray:
+        return np.eye(2, dtype=np.float32)[algo.predict(state)]
+
+    first = states.state[states.start]
+    their_value = float(theirs.predict_value(first, algo.predict(first)).mean())
+    our_value = float(fqe.evaluate(states, chosen, GAMMA, SMALL).member_values.mean())
+    table = chosen(np.eye(6, dtype=np.float32)).reshape(3, 2, 2)
+    q = np.zeros((4, 2, 2))
+    problem = self_test.early_end()
+    for t in (2, 1, 0):
+        q[t] = problem.reward + GAMMA * problem.transition @ (table[min(t + 1, 2)] * q[t + 1]).sum(axis=1)
+    exact = float(problem.start @ (table[0] * q[0]).sum(axis=1))
+    assert our_value == pytest.approx(exact, abs=0.05)
+    assert our_value == pytest.approx(their_value, abs=0.07)

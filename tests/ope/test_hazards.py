@@ -35,7 +35,7 @@ def decisions(**fields: float) -> Decisions:
         ("D", {"map": 75.0, "balance_ml": 10_001.0, "cvp": 15.0, "fluid_ml_h": 241.0}, {"map": 74.9}),
         ("D_without_cvp", {"map": 75.0, "balance_ml": 10_001.0, "fluid_ml_h": 241.0}, {"cvp": 15.0}),
         ("E", {"action": 12, "previous_action": 10}, {"previous_action": 11}),
-        ("E", {"action": 10, "previous_action": 2}, {"previous_action": -1}),
+        ("E", {"action": 14, "previous_action": 2}, {"previous_action": -1}),
         ("hypotension_untreated", {"map": 64.9, "fluid_ml_h": 0.0, "vasopressor_ug_kg_min": 0.0}, {"map": 65.0}),
         ("lactate_without_fluid", {"lactate": 2.1, "fluid_ml_h": 0.0}, {"lactate": 2.0}),
     ],
