@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 import policy.store
 from app import verification
@@ -27,6 +27,10 @@ HOUR = "hours_since_start"
 FIRST_DAY_H = 24.0
 NOTICE = "Research prototype, not for clinical use"
 MEASURED, CARRIED = "measured since the last decision", "carried forward"
+GRID_KEY = (
+    "Each cell is a dose (medians of the bins), a stronger colour is more often. Hatched: too few similar patients "
+    "had it, or clinicians would hardly give it; Suture never recommends such a dose."
+)
 TIMELINE_KEY = (
     "Filled circle: measured since the decision before. Hollow diamond: carried forward from earlier. Nothing drawn: "
     "not known; the model then uses the training patients' median. Only what was known at this decision is shown."
@@ -51,6 +55,8 @@ _SORTS: dict[str, tuple[str, bool]] = {
     "stay id": ("stay_id", True),
 }
 SORTS = tuple(_SORTS)
+SHOW = ("all stays", "with a recommendation", "without one")
+RECOMMENDS = "recommendation"
 Tone = Literal["refused", "insufficient", "eligible"]
 
 
@@ -91,6 +97,18 @@ class Banner:
 
     tone: Tone
     text: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A picture of the dose grid: a share in each cell, unsupported cells marked."""
+
+    title: str
+    share: Float[np.ndarray, "f v"]
+    unsupported: Bool[np.ndarray, "f v"]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    axes: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -183,10 +201,20 @@ def worklist(decisions: pd.DataFrame, hour: float, search: str = "", sort: str =
     return rows
 
 
-def worklist_columns(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
-    """The worklist as shown: names and units for a reader, and what Suture has to say on each row."""
-    said = "no dose shown" if study.verdict == gates.REFUSED else "recommendation"
-    found = recommendations(study, rows)
+def said(study: Study, rows: pd.DataFrame) -> list[str]:
+    """What Suture has to say on each row: that it recommends, or by which gate it abstains."""
+    shown = "no dose shown" if study.verdict == gates.REFUSED else RECOMMENDS
+    return [shown if one.gate is None else f"abstains: {one.gate}" for one in recommendations(study, rows)]
+
+
+def filtered(rows: pd.DataFrame, words: Sequence[str], show: str) -> pd.DataFrame:
+    """The rows with a recommendation, those without one, or all; `words` from `said`."""
+    keep = [show == SHOW[0] or (word == RECOMMENDS) == (show == SHOW[1]) for word in words]
+    return rows.assign(said=list(words))[keep].reset_index(drop=True)
+
+
+def worklist_columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """The worklist as shown, from `filtered`: names and units for a reader."""
     return pd.DataFrame(
         {
             "Stay": rows["stay_id"].astype(str),
@@ -196,7 +224,7 @@ def worklist_columns(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
             "MAP (mmHg)": rows["map"].round(0),
             "Heart rate (1/min)": rows["heart_rate"].round(0),
             "Lactate (mmol/L)": rows["lactate"].round(1),
-            "Suture": [said if one.gate is None else f"abstains: {one.gate}" for one in found],
+            "Suture": rows["said"],
         }
     )
 
@@ -267,6 +295,8 @@ def given(rows: pd.DataFrame, until: float) -> pd.DataFrame:
 
 def recommendations(study: Study, rows: pd.DataFrame) -> list[Recommendation]:
     """What Suture recommends, or why it abstains, for each of `rows`."""
+    if rows.empty:
+        return []
     state = features.impute(rows[list(study.policy.features)].to_numpy(np.float64), study.dictionary.imputation)
     return recommend.recommend(study.policy, state, study.known, study.behaviour, ages(rows, study.policy.features))
 
@@ -296,6 +326,43 @@ def card(study: Study, rows: pd.DataFrame, hour: float) -> Card:
         )
         return Card("No dose is shown", _doses(study, now.iloc[0], None), (), held)
     return Card("Research output, not advice", _doses(study, now.iloc[0], found), _facts(study, found), None)
+
+
+def grids(study: Study, rows: pd.DataFrame, hour: float) -> tuple[Grid, ...]:
+    """The dose grid of one decision: what clinicians gave in similar states, and what the policy would give.
+
+    The policy's grid is left out where no dose may be shown, the clinicians' where the state cannot be read.
+    """
+    now = rows[rows[HOUR] == hour]
+    found = recommendations(study, now)[0]
+    if found.gate == "data freshness":
+        return ()
+    state = features.impute(now[list(study.policy.features)].to_numpy(np.float64), study.dictionary.imputation)
+    counts = similar_doses(study.known, state)[0]
+    rare = (counts < study.known.config.min_support) | (
+        study.behaviour.probs(state)[0] < study.known.config.min_probability
+    )
+    near = int(counts.sum())
+    title = f"Doses in the {near} most similar training decisions"
+    out = [_grid(study, title, counts / near, rare)]
+    if found.gate is None and study.verdict != gates.REFUSED:
+        out.append(_grid(study, f"What {study.policy_name} would give", study.policy.probs(state)[0], rare))
+    return tuple(out)
+
+
+def similar_doses(known: Support, state: Float[np.ndarray, "m d"]) -> Int[np.ndarray, "m a"]:
+    """How many of the most similar training decisions used each dose."""
+    _, rows = known.index.kneighbors(known.scaler.transform(state))
+    return np.stack([np.bincount(known.action[near], minlength=known.n_actions) for near in rows])
+
+
+def _grid(study: Study, title: str, share: Float[np.ndarray, "a"], rare: Bool[np.ndarray, "a"]) -> Grid:
+    known = study.dictionary
+    shape = len(known.fluid_medians_ml_h), known.n_vasopressor_bins
+    fluid = tuple(f"{rate * known.step_hours:.0f}" for rate in known.fluid_medians_ml_h)
+    pressor = tuple(f"{dose:.2f}" for dose in known.vasopressor_medians_ug_kg_min)
+    axes = f"fluid, mL in {known.step_hours:g} h", "vasopressor, µg/kg/min"
+    return Grid(title, share.reshape(shape).astype(np.float64), rare.reshape(shape), fluid, pressor, axes)
 
 
 def dose_table(shown: Card) -> pd.DataFrame:

@@ -13,12 +13,13 @@ def show(study: view.Study) -> None:
     """The whole page."""
     st.title("Patients")
     _verdict(study)
-    time_column, search_column, sort_column = st.columns([3, 2, 2], gap="medium")
+    time_column, search_column, sort_column, show_column = st.columns([4, 2, 2, 2], gap="medium")
     with time_column:
         hour = _decision_time(study)
-    search = search_column.text_input("Find a stay by the beginning of its id", key="search", max_chars=20)
+    search = search_column.text_input("Find a stay by its id", key="search", max_chars=20)
     sort = sort_column.selectbox("Order", options=view.SORTS, key="sort")
-    chosen = _worklist(study, view.worklist(study.decisions, hour, search, sort), hour)
+    shown = show_column.selectbox("Show", options=view.SHOW, key="show")
+    chosen = _worklist(study, view.worklist(study.decisions, hour, search, sort), hour, shown)
     if chosen is not None:
         _patient(study, chosen, hour)
 
@@ -40,14 +41,19 @@ def _decision_time(study: view.Study) -> float:
     return chosen
 
 
-def _worklist(study: view.Study, rows: pd.DataFrame, hour: float) -> int | None:
-    shown = rows.head(SHOWN_AT_MOST)
-    st.caption(view.counted(len(rows), len(shown), hour))
+def _worklist(study: view.Study, rows: pd.DataFrame, hour: float, show: str) -> int | None:
+    if show == view.SHOW[0]:
+        rows, total = rows.head(SHOWN_AT_MOST), len(rows)
+        shown = view.filtered(rows, view.said(study, rows), show)
+    else:
+        found = view.filtered(rows, view.said(study, rows), show)
+        shown, total = found.head(SHOWN_AT_MOST), len(found)
+    st.caption(view.counted(total, len(shown), hour))
     if shown.empty:
-        st.info("No stay has a decision here. Choose another decision time or clear the search.")
+        st.info("No stay has a decision here. Choose another decision time, show all stays, or clear the search.")
         return None
     event = st.dataframe(
-        view.worklist_columns(study, shown),
+        view.worklist_columns(shown),
         hide_index=True,
         height=246,
         key="table",
@@ -71,6 +77,17 @@ def _patient(study: view.Study, stay_id: int, hour: float) -> None:
         st.subheader("Course until this decision")
         st.caption(view.TIMELINE_KEY)
         _course(study, stay, hour)
+        _grids(view.grids(study, stay, hour))
+
+
+def _grids(pictures: tuple[view.Grid, ...]) -> None:
+    if not pictures:
+        return
+    st.subheader("Doses in states like this one")
+    st.caption(view.GRID_KEY)
+    for column, picture in zip(st.columns(2), pictures, strict=False):
+        with column:
+            st.html(charts.grid(picture))
 
 
 def _card(card: view.Card) -> None:

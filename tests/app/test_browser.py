@@ -89,6 +89,7 @@ def test_the_app_leads_from_the_list_to_a_patient_and_asks_nobody_else(visit: Vi
     page.goto(address)
     page.get_by_role("heading", name="Course until this decision").wait_for(timeout=120_000)
     page.locator("canvas.marks, svg.marks").first.wait_for(timeout=60_000)
+    page.locator("table.doses td").first.wait_for(timeout=60_000)
     first = page.get_by_text("Stay 3").first.inner_text()
     page.get_by_label("Order").click()
     page.get_by_role("option", name="stay id").click()

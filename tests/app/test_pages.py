@@ -73,6 +73,15 @@ def test_an_abstention_names_its_gate_and_what_would_lift_it(run: Path, monkeypa
     assert list(page.table[0].value.columns) == ["Clinicians gave"]
 
 
+def test_showing_only_recommendations_lists_nothing_else(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = opened(run, monkeypatch)
+    page.selectbox(key="show").set_value(view.SHOW[1]).run()
+    assert not page.exception
+    assert set(page.dataframe[0].value["Suture"]) == {view.RECOMMENDS}
+    assert list(page.table[0].value.columns) == ["Recommended", "Clinicians gave"]
+    assert any("most similar training decisions" in str(element.value) for element in page.get("html"))
+
+
 def test_an_evaluation_without_enough_evidence_warns_above_the_doses(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

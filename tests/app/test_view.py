@@ -1,5 +1,6 @@
 """What the page shows, without a browser."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import view
+from app import charts, view
 from cohort import features, trajectories
 from ope import gates
 from tests import small_run
@@ -82,9 +83,47 @@ def test_the_search_keeps_ids_that_begin_so_and_takes_any_text(study: view.Study
 def test_the_worklist_says_of_each_stay_whether_suture_recommends_or_abstains(study: view.Study) -> None:
     rows = rows_of(study)
     found = view.recommendations(study, rows)
-    said = view.worklist_columns(study, rows)["Suture"]
-    assert [text == "recommendation" for text in said] == [one.action is not None for one in found]
-    assert said.str.startswith(("recommendation", "abstains: ")).all()
+    said = view.said(study, rows)
+    assert [text == view.RECOMMENDS for text in said] == [one.action is not None for one in found]
+    assert all(text.startswith((view.RECOMMENDS, "abstains: ")) for text in said)
+
+
+def test_the_list_can_be_cut_to_those_with_and_those_without_a_recommendation(study: view.Study) -> None:
+    rows = rows_of(study)
+    words = view.said(study, rows)
+    everyone, those_with, without = (view.filtered(rows, words, show) for show in view.SHOW)
+    assert len(everyone) == len(rows) == len(those_with) + len(without)
+    assert set(view.worklist_columns(those_with)["Suture"]) == {view.RECOMMENDS}
+    assert view.RECOMMENDS not in set(view.worklist_columns(without)["Suture"])
+
+
+def test_the_grid_counts_the_similar_decisions_and_hatches_what_no_gate_would_pass(study: view.Study) -> None:
+    rows = rows_of(study)
+    for stay_id, one in zip(rows["stay_id"], view.recommendations(study, rows), strict=True):
+        found = view.grids(study, view.stay(study.decisions, int(stay_id)), 8.0)
+        assert len(found) == (0 if one.gate == "data freshness" else 2 if one.gate is None else 1)
+        for grid in found:
+            assert grid.share.sum() == pytest.approx(1, abs=1e-5)
+        if one.action is not None:
+            where = divmod(one.action, study.dictionary.n_vasopressor_bins)
+            assert not found[0].unsupported[where]
+            assert found[0].share[where] == pytest.approx(one.support / one.neighbours)
+            assert found[1].share[where] == pytest.approx(one.probability)
+
+
+def test_a_refused_evaluation_shows_no_grid_of_the_policy(study: view.Study) -> None:
+    refused = replace(study, verdict=gates.REFUSED)
+    shown = [view.grids(refused, view.stay(study.decisions, int(one)), 8.0) for one in rows_of(study)["stay_id"]]
+    assert max(map(len, shown)) == 1
+
+
+def test_a_grid_is_a_table_with_the_larger_doses_on_top_and_hatched_cells_named() -> None:
+    share, rare = np.array([[0.5, 0.3], [0.2, 0.001]]), np.array([[False, False], [False, True]])
+    table = charts.grid(view.Grid("<b>", share, rare, ("0 mL", "90 mL"), ("none", "0.1"), ("fluid", "pressor")))
+    assert "<b>" not in table
+    assert table.index("90 mL") < table.index("0 mL</th><td ")
+    assert table.count('class="rare" title="unsupported"') == 1
+    assert re.findall(r">([\d&lt;]+%|&lt;1%)</td>", table) == ["20%", "&lt;1%", "50%", "30%"]
 
 
 def test_the_course_tells_measured_from_carried_forward_and_draws_no_expired_value(course: pd.DataFrame) -> None:
@@ -155,7 +194,7 @@ def test_a_refused_evaluation_disables_every_dose(study: view.Study) -> None:
         assert card.abstention is not None
     assert view.banner(gates.REFUSED, "").tone == "refused"
     assert "No dose" in view.banner(gates.REFUSED, "").text
-    assert "recommendation" not in set(view.worklist_columns(refused, rows_of(study))["Suture"])
+    assert view.RECOMMENDS not in view.said(refused, rows_of(study))
 
 
 def test_the_table_of_doses_has_no_column_of_recommendations_where_there_are_none(study: view.Study) -> None:
