@@ -161,6 +161,7 @@ def heat(
     columns: Sequence[str],
     axes: tuple[str, str],
     unsupported: Bool[np.ndarray, "f v"] | None = None,
+    digits: int = 0,
 ) -> Markup:
     """A grid of doses shaded by a share (darker = more), each with its number; unsupported ones are hatched.
 
@@ -170,6 +171,7 @@ def heat(
         rows, columns: the bins' names.
         axes: names of the rows' and the columns' quantity.
         unsupported: cells without support.
+        digits: decimals of a percentage.
     """
     left, top, wide, high = 78.0, 6.0, 56.0, 36.0
     largest = float(np.nanmax(share, initial=0.0)) or 1.0
@@ -180,7 +182,7 @@ def heat(
     for (row, column), value in np.ndenumerate(share):
         if not np.isnan(value):
             box = left + column * wide, bottom - (row + 1) * high, wide, high
-            parts.append(_cell(*box, value / largest, _share(float(value)), bool(hatched[row, column])))
+            parts.append(_cell(*box, value / largest, _share(float(value), digits), bool(hatched[row, column])))
     for column in range(n_columns):
         parts.append(_text(left + (column + 0.5) * wide, bottom + 16, columns[column], "middle", "small"))
     parts.append(_text(left + n_columns * wide / 2, bottom + 36, axes[1], "middle", "axis"))
@@ -189,8 +191,9 @@ def heat(
     return _svg(bottom + 46, alt, parts, left + n_columns * wide + 4)
 
 
-def _share(value: float) -> str:
-    return "0" if value == 0 else "<1%" if value < 0.005 else f"{value:.0%}"
+def _share(value: float, digits: int) -> str:
+    least = 10.0 ** -(digits + 2)
+    return "0" if value == 0 else f"<{least:.{digits}%}" if value < least / 2 else f"{value:.{digits}%}"
 
 
 def _cell(x: float, y: float, wide: float, high: float, strength: float, label: str, hatched: bool) -> str:

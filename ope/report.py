@@ -226,6 +226,7 @@ def context(evidence: Evidence) -> dict[str, Any]:
             "returns": _return_plot(evidence),
             "differences": _difference_plot(evidence),
             "sample": _sample_plot(evidence),
+            "calibration": _calibration_plot(evidence),
         },
         "bar": plots.bar,
     }
@@ -320,10 +321,7 @@ def _grids(evidence: Evidence, found: Mapping[str, Any]) -> list[tuple[str, Mark
     rows = [np.zeros(fluids * pressors) if row is None else np.asarray(row, float) for row in found["shift"]]
     shift = np.stack(rows)
     known = evidence.dictionary
-    names = (
-        [f"{rate * known.step_hours:.0f}" for rate in known.fluid_medians_ml_h],
-        [f"{dose:.2f}" for dose in known.vasopressor_medians_ug_kg_min],
-    )
+    names = _bin_names(known)
     drugs = f"fluid, mL in {known.step_hours:g} h", "vasopressor, µg/kg/min"
     cells = shift.reshape(fluids, pressors, fluids, pressors)
     given, advised = cells.sum(axis=(2, 3)), cells.sum(axis=(0, 1))
@@ -339,6 +337,24 @@ def _grids(evidence: Evidence, found: Mapping[str, Any]) -> list[tuple[str, Mark
             (f"{title}: from what was given to what the policy would give", plots.heat(share, alt, bins, bins, axes))
         )
     return out
+
+
+def _calibration_plot(evidence: Evidence) -> Markup:
+    """Error of the behaviour model's probability of each dose, as a picture of the dose grid."""
+    fluid, pressor = _bin_names(evidence.dictionary)
+    error = np.asarray(evidence.evaluation["behaviour"]["by_action"], float).reshape(len(fluid), len(pressor))
+    worst = np.unravel_index(int(error.argmax()), error.shape)
+    alt = (
+        f"Calibration error of the behaviour model by dose, in points of probability: at most {error.max():.1%}, "
+        f"at {fluid[worst[0]]} mL with {pressor[worst[1]]} µg/kg/min"
+    )
+    axes = f"fluid, mL in {evidence.dictionary.step_hours:g} h", "vasopressor, µg/kg/min"
+    return plots.heat(error, alt, fluid, pressor, axes, digits=1)
+
+
+def _bin_names(known: Dictionary) -> tuple[list[str], list[str]]:
+    fluid = [f"{rate * known.step_hours:.0f}" for rate in known.fluid_medians_ml_h]
+    return fluid, [f"{dose:.2f}" for dose in known.vasopressor_medians_ug_kg_min]
 
 
 def _conditional(joint: Float[np.ndarray, "f v"]) -> Float[np.ndarray, "f v"]:

@@ -204,6 +204,16 @@ def test_sensitivity_is_withheld_with_the_estimate_it_examines_and_printed_with_
         assert said in text
 
 
+def test_ranks_and_joint_intervals_are_printed_where_there_are_any(run: Path, tmp_path: Path) -> None:
+    ranks = {"estimator": "wis", "policies": ["iql", "clinicians"], "probability": [[0.75, 0.25], [0.25, 0.75]]}
+    one = {"value": 0.1, "low": -0.21, "high": 0.31}
+    edit = {"ranks": ranks, "simultaneous": {"iql": one, "bc": one}}
+    text = text_of(report.render(small_run.with_evaluation(run, tmp_path / "run", edit)))
+    assert "iql 75% 25%" in text
+    assert "iql −0.210 to +0.310" in text
+    assert "place 1" not in text_of(report.render(run)) or report.read(run).evaluation["ranks"]
+
+
 def test_every_measure_and_hazard_of_the_evaluation_has_a_name() -> None:
     assert set(divergence.MEASURES) == set(report.MEASURES)
     assert set(divergence.STRATA) == set(report.STRATA)
