@@ -28,7 +28,7 @@ class SourceConfig(Config):
     workers: int = Field(default=1, ge=1, le=64)
     """Processes over the shards; they do not change the result."""
     memory_mb: int = Field(default=1024, ge=256, le=262_144)
-    """What reading may take: blocks of a 64th of it are read at a time."""
+    """What reading may take: blocks of a 256th of it, of which Arrow reads 32 ahead."""
     review: Review | None = None
     """A review of unknown units (or the path of its file): its accepted conversions are used and recorded."""
 

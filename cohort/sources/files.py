@@ -84,7 +84,7 @@ def read(root: Path, layout: tuple[RawTable, ...]) -> list[Path]:
     return sorted({path for paths in found.values() for path in paths})
 
 
-def batches(table: RawTable, paths: list[Path], block_bytes: int = 16 << 20) -> Iterator[Batch]:
+def batches(table: RawTable, paths: list[Path], block_bytes: int = 4 << 20) -> Iterator[Batch]:
     """Stream a table, about `block_bytes` at a time.
 
     Raises:
@@ -148,7 +148,7 @@ def _type(table: RawTable, column: str) -> pa.DataType:
     return pa.string() if plain else _ARROW[table.columns[column]]
 
 
-def _open_csv(path: Path, types: dict[str, pa.DataType], block_bytes: int = 16 << 20) -> Iterator[pa.RecordBatch]:
+def _open_csv(path: Path, types: dict[str, pa.DataType], block_bytes: int = 4 << 20) -> Iterator[pa.RecordBatch]:
     compression = "gzip" if path.name.lower().endswith(".gz") else None
     options = pacsv.ConvertOptions(
         include_columns=list(types),

@@ -52,6 +52,7 @@ class Review(Config):
     dataset: str
     """The dataset's fingerprint."""
     findings: tuple[Finding, ...] = ()
+    """What was found, most rows first."""
 
     def accepted(self) -> tuple[tuple[str, str, float, float], ...]:
         """(concept, unit, factor, offset) of every accepted proposal."""

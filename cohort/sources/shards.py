@@ -107,7 +107,7 @@ def spilt(
     found, counts = files.find(root, layout)
     listed = next(table for table in layout if table.key == "stays")
     plan = _plan(listed, found[listed.name], config.shard_stays)
-    block = min(config.memory_mb << 14, 64 << 20)
+    block = min(config.memory_mb << 12, 16 << 20)
     with _scratch(out) as folder:
         spills = []
         for table in layout:
