@@ -58,7 +58,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
 
 
 def _update(pair: Critic, batch: Batch, config: Config, report: bool) -> dict[str, float]:
-    _, u = iql.update_value(pair, batch, config)
-    following = pair.value.net.forward(batch.next_state, keep=False)[0, :, 0]
+    _, u = iql.update_value(pair, batch, iql.tau_of(config, batch.reward))
+    following = pair.value.net.forward(batch.next_state, keep=False)[:, :, 0]
     q, target = iql.update_q(pair, batch, following, config)
     return iql.training_losses(q, target, u, batch, config) if report else {}

@@ -79,20 +79,23 @@ def critic(prepared: Prepared, config: CriticConfig, seed: int) -> Critic:
     return Critic(value, q)
 
 
-def update_value(pair: Critic, batch: Batch, config: CriticConfig) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+def update_value(
+    pair: Critic, batch: Batch, tau: Float[Tensor, "k 1"]
+) -> tuple[Float[Tensor, "k b"], Float[Tensor, "k b"]]:
     """The expectile step on V; returns min target Q(s, a) and u = Q - V before it (positive: V too low)."""
-    target_q = losses.chosen(pair.q.target_net.forward(batch.state, keep=False), batch.action).amin(0)
-    u = target_q - pair.value.net.forward(batch.state)[0, :, 0]
-    pair.value.net.backward((losses.expectile_gradient(u, config.tau) / len(u)).view(1, -1, 1))
+    target_q = least(losses.chosen(pair.q.target_net.forward(batch.state, keep=False), batch.action), len(tau))
+    u = target_q - pair.value.net.forward(batch.state)[:, :, 0]
+    pair.value.net.backward((losses.expectile_gradient(u, tau) / u.shape[1]).unsqueeze(2))
     pair.value.step()
     return target_q, u
 
 
 def update_q(
-    pair: Critic, batch: Batch, following: Float[Tensor, "b"], config: CriticConfig
-) -> tuple[Float[Tensor, "m b a"], Float[Tensor, "b"]]:
+    pair: Critic, batch: Batch, following: Float[Tensor, "k b"], config: CriticConfig
+) -> tuple[Float[Tensor, "m b a"], Float[Tensor, "m b"]]:
     """The TD step of every Q towards r + gamma V(s'), then the moving average; returns Q before it, and the target."""
     target = torch.addcmul(batch.reward, batch.alive, following, value=config.gamma)
+    target = target.repeat_interleave(config.n_critics, 0)
     q = pair.q.net.forward(batch.state)
     pair.q.net.backward(losses.squared_error_gradient(q, batch.action, target))
     pair.q.step()
@@ -100,37 +103,52 @@ def update_q(
     return q, target
 
 
+def least(values: Float[Tensor, "m b"], k: int) -> Float[Tensor, "k b"]:
+    """The minimum over each of k critics' ensembles, which lie one after the other."""
+    return values.view(k, -1, values.shape[1]).amin(1)
+
+
 def held_out_critic(pair: Critic, held: Data, config: CriticConfig) -> dict[str, float]:
     """TD and expectile losses on held-out transitions; `critic`, their sum, decides when to stop."""
+    td, fit, mean = held_out_critics(pair, held, tau_of(config, held.reward), config)
+    return {"td": td[0], "expectile": fit[0], "critic": td[0] + fit[0], "value_mean": mean[0]}
+
+
+def held_out_critics(
+    pair: Critic, held: Data, tau: Float[Tensor, "k 1"], config: CriticConfig
+) -> tuple[list[float], list[float], list[float]]:
+    """Per stacked critic: mean TD loss, mean expectile loss and mean V on held-out transitions."""
     every = batches.everything(held)
-    values = pair.value.net.forward(every.pair, keep=False)[0, :, 0].clone()
-    target = every.reward + config.gamma * every.alive * values[held.n :]
+    values = pair.value.net.forward(every.pair, keep=False)[:, :, 0].clone()
+    target = every.reward + config.gamma * every.alive * values[:, held.n :]
     q = losses.chosen(pair.q.net.forward(every.state, keep=False), every.action)
-    target_q = losses.chosen(pair.q.target_net.forward(every.state, keep=False), every.action).amin(0)
-    td = float(((q - target) ** 2).mean())
-    fit = float(losses.expectile(target_q - values[: held.n], config.tau).mean())
-    return {"td": td, "expectile": fit, "critic": td + fit, "value_mean": float(values[: held.n].mean())}
+    target_q = least(losses.chosen(pair.q.target_net.forward(every.state, keep=False), every.action), len(tau))
+    td = (q.view(len(tau), -1, held.n) - target.unsqueeze(1)).square().mean((1, 2))
+    fit = losses.expectile(target_q - values[:, : held.n], tau).mean(1)
+    return td.tolist(), fit.tolist(), values[:, : held.n].mean(1).tolist()
+
+
+def tau_of(config: CriticConfig, like: Tensor) -> Float[Tensor, "1 1"]:
+    """The config's expectile as a column, on the device of `like`."""
+    return like.new_full((1, 1), config.tau)
 
 
 def _update(actor: Learned, pair: Critic, batch: Batch, config: Config, alpha: float, report: bool) -> dict[str, float]:
-    target_q, u = update_value(pair, batch, config)
-    values = pair.value.net.forward(batch.pair, keep=False)[0, :, 0]
-    weight = losses.advantage_weights(target_q - values[: len(u)], alpha, config.weight_clip)
+    target_q, u = update_value(pair, batch, tau_of(config, batch.reward))
+    values = pair.value.net.forward(batch.pair, keep=False)[:, :, 0]
+    b = len(batch.row)
+    weight = losses.advantage_weights(target_q[0] - values[0, :b], alpha, config.weight_clip)
     found = bc.update(actor, batch, weight, report)
-    q, target = update_q(pair, batch, values[len(u) :], config)
+    q, target = update_q(pair, batch, values[:, b:], config)
     return found | (training_losses(q, target, u, batch, config) if report else {})
 
 
 def training_losses(
-    q: Float[Tensor, "m b a"],
-    target: Float[Tensor, "b"],
-    u: Float[Tensor, "b"],
-    batch: Batch,
-    config: CriticConfig,
+    q: Float[Tensor, "m b a"], target: Float[Tensor, "m b"], u: Float[Tensor, "k b"], batch: Batch, config: CriticConfig
 ) -> dict[str, float]:
     """Mean TD and expectile loss of the latest minibatch."""
     td = float(((losses.chosen(q, batch.action) - target) ** 2).mean())
-    return {"td": td, "expectile": float(losses.expectile(u, config.tau).mean())}
+    return {"td": td, "expectile": float(losses.expectile(u, tau_of(config, u)).mean())}
 
 
 def _held_out(actor: Learned, pair: Critic, held: Data, config: Config, alpha: float) -> dict[str, float]:

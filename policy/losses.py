@@ -4,13 +4,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Level = float | Float[Tensor, "k 1"]
+"""One expectile for all, or one per stacked critic."""
 
-def expectile(u: Float[Tensor, "*n"], tau: float) -> Float[Tensor, "*n"]:
+
+def expectile(u: Float[Tensor, "*n"], tau: Level) -> Float[Tensor, "*n"]:
     """|tau - 1(u < 0)| u^2: u > 0 (prediction too low) costs tau, u < 0 costs 1 - tau (Kostrikov 2021, eq. 5)."""
     return _side(u, tau) * u * u
 
 
-def expectile_gradient(u: Float[Tensor, "*n"], tau: float) -> Float[Tensor, "*n"]:
+def expectile_gradient(u: Float[Tensor, "*n"], tau: Level) -> Float[Tensor, "*n"]:
     """Derivative of `expectile` with respect to the prediction v, where u = target - v."""
     return _side(u, tau) * u * -2.0
 
@@ -21,11 +24,14 @@ def chosen(values: Float[Tensor, "m b a"], action: Int[Tensor, "b 1"]) -> Float[
 
 
 def squared_error_gradient(
-    values: Float[Tensor, "m b a"], action: Int[Tensor, "b 1"], target: Float[Tensor, "b"]
+    values: Float[Tensor, "m b a"], action: Int[Tensor, "b 1"], target: Float[Tensor, "*b"]
 ) -> Float[Tensor, "m b a"]:
-    """Gradient of the sum over members of mean (Q(s, a) - target)^2 with respect to all of Q(s, .)."""
+    """Gradient of the sum over members of mean (Q(s, a) - target)^2 with respect to all of Q(s, .).
+
+    `target` is (b,) where all members share it, or (m, b).
+    """
     index = action.expand(values.shape[0], *action.shape)
-    error = (chosen(values, action) - target) * (2.0 / len(target))
+    error = (chosen(values, action) - target) * (2.0 / action.shape[0])
     return torch.zeros_like(values).scatter_(2, index, error.unsqueeze(2))
 
 
@@ -51,5 +57,5 @@ def advantage_weights(advantage: Float[Tensor, "b"], alpha: float, clip: float) 
     return weight / weight.sum()
 
 
-def _side(u: Float[Tensor, "*n"], tau: float) -> Float[Tensor, "*n"]:
+def _side(u: Float[Tensor, "*n"], tau: Level) -> Float[Tensor, "*n"]:
     return torch.where(u < 0, 1.0 - tau, tau)
