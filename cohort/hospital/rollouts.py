@@ -56,8 +56,9 @@ def rollout(
         reward: what `mean_return` adds up, undiscounted.
 
     Raises:
-        InputError: probabilities of the wrong shape, negative, NaN, or not summing to 1.
-        ConfigError: the step is not the hospital's, or an anchor that is not admission.
+        InputError: probabilities of the wrong shape, negative, NaN, or not summing to 1; or a policy fitted on other
+            features.
+        ConfigError: a step that is not the hospital's or the policy's, or an anchor that is not admission.
     """
     config, grid, reward = config or HospitalConfig(), grid or GridConfig(), reward or RewardConfig()
     if grid.step_hours != config.decision_hours or grid.anchor != "admission":
@@ -86,7 +87,7 @@ class PolicyDecides:
 
     def __init__(self, policy: Policy, grid: GridConfig) -> None:
         self._policy, self._grid = policy, grid
-        self._dictionary: Dictionary | None = getattr(policy, "dictionary", None)
+        self._dictionary = _dictionary(policy, grid)
         self._chart = Chart(grid)
 
     def __call__(self, moment: Moment) -> Choice:
@@ -174,6 +175,20 @@ def stay_returns(outcomes: Outcomes, grid: GridConfig, reward: RewardConfig) -> 
         reward,
     )
     return np.bincount(stay, weights=each.astype(np.float64), minlength=len(windows))
+
+
+def _dictionary(policy: Policy, grid: GridConfig) -> Dictionary | None:
+    """What the policy was fitted with, where it comes from a cohort."""
+    fitted: Dictionary | None = getattr(policy, "dictionary", None)
+    if fitted is None:
+        return None
+    if fitted.features != features.FEATURES:
+        raise InputError(
+            f"policy: fitted on {len(fitted.features)} other features than the rollout's {len(features.FEATURES)}"
+        )
+    if fitted.step_hours != grid.step_hours:
+        raise ConfigError(f"policy: fitted on steps of {fitted.step_hours:g} h, the rollout's are {grid.step_hours} h")
+    return fitted
 
 
 def _truth(returns: Float[np.ndarray, "n"], alive: Bool[np.ndarray, "n"]) -> Truth:

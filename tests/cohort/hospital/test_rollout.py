@@ -1,6 +1,7 @@
 """Rollouts, and the simulated hospital they share with `simulate`."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from cohort import features
+from cohort.dictionary import Dictionary
 from cohort.errors import ConfigError, InputError
 from cohort.grid import GridConfig
 from cohort.hospital import HospitalConfig, layout, rollout, simulate, simulation
 from cohort.hospital.charting import ChartingConfig
 from cohort.hospital.clinicians import STYLES, shares
 from cohort.hospital.faults import FaultConfig
-from cohort.hospital.rollouts import Chart, frames, raw_tables, stay_returns
+from cohort.hospital.rollouts import Chart, PolicyDecides, frames, raw_tables, stay_returns
 from cohort.hospital.truth import decision_table
 from cohort.reward import RewardConfig
+from cohort.scaler import Scaler
 from cohort.sources import mimic_iv
 
 GRID = GridConfig()
@@ -34,6 +37,7 @@ class Always:
     def __init__(self, action: int) -> None:
         self.action = action
         self.seen = 0
+        self.dictionary: Dictionary | None = None
 
     def probs(self, state: np.ndarray) -> np.ndarray:
         self.seen += len(state)
@@ -154,6 +158,47 @@ def test_probabilities_that_do_not_sum_to_one_are_refused() -> None:
 def test_another_step_than_the_hospitals_is_refused() -> None:
     with pytest.raises(ConfigError, match="decides every 4 h"):
         rollout(None, 5, 0, grid=GridConfig(step_hours=1))
+
+
+def fitted(**changes: object) -> Dictionary:
+    """A cohort's dictionary; its fluid bins are far above the nominal ones."""
+    d = len(features.FEATURES)
+    scaler = Scaler(np.zeros(d), np.ones(d), np.zeros(d, bool))
+    made = Dictionary(
+        features.FEATURES, features.typical(), scaler, 4.0, (300.0, 400.0, 500.0), (0.0, 200.0, 350.0, 450.0, 600.0),
+        (0.033, 0.094, 0.218), (0.0, 0.02, 0.06, 0.15, 0.36),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def test_a_policys_bins_are_given_on_its_own_edges() -> None:
+    policy = Always(10)  # fluid bin 2
+    policy.dictionary = fitted()
+    shard = simulation.admit(20, 0, 0, 1, small(20))
+    given: list[np.ndarray] = []
+    decides = PolicyDecides(policy, GRID)
+
+    def watch(moment: simulation.Moment) -> simulation.Choice:
+        made = decides(moment)
+        if moment.hour < 8:
+            given.append(made.fluid_ml_h)
+        return made if moment.hour < 8 else simulation.clinicians_decide(moment)
+
+    simulation.course(shard, watch, 8)
+    doses = np.concatenate(given)
+    assert len(doses) > 20
+    assert doses.min() >= 300
+    assert doses.max() <= 400
+
+
+def test_a_policy_fitted_on_other_steps_or_features_is_refused() -> None:
+    policy = Always(0)
+    policy.dictionary = fitted(step_hours=1.0)
+    with pytest.raises(ConfigError, match="fitted on steps of 1 h"):
+        rollout(policy, 5, 0, small(5))
+    policy.dictionary = fitted(features=("lactate",))
+    with pytest.raises(InputError, match="other features"):
+        rollout(policy, 5, 0, small(5))
 
 
 def test_returns_add_up_by_hand() -> None:
