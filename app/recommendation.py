@@ -1,7 +1,7 @@
 """Recommendation: a table of states in, a table of doses or abstentions out, from a finished run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import policy.store
 from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
 from cohort import artifact, build
 from cohort.errors import ArtifactError, InputError
+from ope.gates import REFUSED
 from policy import recommend
+from policy.recommend import Recommendation
 from policy.served import NetworkPolicy
 
 AGE_SUFFIX = "_age_h"
@@ -53,21 +55,50 @@ def write(run: Path, states: Path, out: Path, name: str | None = None, overwrite
     known = recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT))
     behaviour = policy.store.load(run / BEHAVIOUR)
     answers = recommend.recommend(served, state, known, behaviour, age)
-    records = [{"row": row, **_flat(asdict(answer))} for row, answer in enumerate(answers)]
+    records = rows(answers, refused=verdict(run, chosen) == REFUSED)
     _write(pd.DataFrame(records), out)
-    abstained = sum(answer.gate is not None for answer in answers)
-    return {"rows": len(answers), "recommended": len(answers) - abstained, "abstained": abstained}
+    abstained = sum(record["gate"] is not None for record in records)
+    return {"rows": len(records), "recommended": len(records) - abstained, "abstained": abstained}
+
+
+def rows(answers: Sequence[Recommendation], refused: bool) -> list[dict[str, Any]]:
+    """One record a state; a policy that the evaluation refused recommends no dose to anybody."""
+    records = []
+    for row, answer in enumerate(answers):
+        runners_up = "; ".join(f"action {a}: {p:.3f} ({count} similar)" for a, p, count in answer.alternatives)
+        record = {"row": row, **asdict(answer), "alternatives": runners_up}
+        if refused and answer.gate is None:
+            record |= dict.fromkeys(("action", "fluid_ml", "vasopressor_ug_kg_min", "probability", "alternatives"))
+            record |= {
+                "gate": "evaluation",
+                "reason": "the evaluation refused this policy",
+                "lifts": "another policy, or an evaluation that does not refuse this one",
+            }
+        records.append(record)
+    return records
 
 
 def verdict(run: Path, name: str) -> str:
-    """What the run's evaluation decided about a policy."""
-    document = artifact.read_json(run / OPE / EVALUATION_FILE)
+    """What the run's evaluation decided about a policy.
+
+    Raises:
+        ArtifactError: there is no evaluation, it was changed, or it is of another policy of that name.
+    """
+    document = _evaluation(run)
+    if name not in document["policies"] or document["policies"][name]["digest"] != artifact.digest(run / POLICY / name):
+        raise ArtifactError(f"{run / OPE}: does not evaluate the policy {name!r} that is there; evaluate again")
     return str(document["policies"][name]["verdict"])
 
 
 def main_policy(run: Path) -> str:
     """The policy that the run's verdict is about."""
-    return str(artifact.read_json(run / OPE / EVALUATION_FILE)["verdict"]["policy"])
+    return str(_evaluation(run)["verdict"]["policy"])
+
+
+def _evaluation(run: Path) -> dict[str, Any]:
+    artifact.verify(run / OPE)
+    document: dict[str, Any] = artifact.read_json(run / OPE / EVALUATION_FILE)
+    return document
 
 
 def read_states(path: Path) -> pd.DataFrame:
@@ -122,12 +153,6 @@ def _load(run: Path, name: str) -> NetworkPolicy:
         known = sorted(path.name for path in (run / POLICY).glob("*") if path.is_dir())
         raise ArtifactError(f"{run}: no policy {name!r}; it has: {', '.join(known) or 'none'}")
     return policy.store.load(run / POLICY / name)
-
-
-def _flat(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """One table row: the runners-up become a text."""
-    runners_up = "; ".join(f"action {a}: {p:.3f} ({count} similar)" for a, p, count in answer["alternatives"])
-    return {**answer, "alternatives": runners_up}
 
 
 def _refuse(out: Path, overwrite: bool) -> None:

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app import cli
+from app.recommendation import rows
 from cohort import artifact
+from policy.recommend import Recommendation
 
 COMMANDS = ["run", "simulate", "cohort", "train", "evaluate", "report", "recommend", "verify", "app", "bench"]
 Suture = Callable[..., Any]
@@ -159,6 +161,31 @@ def test_recommend_refuses_a_table_without_a_feature_and_a_file_that_exists(
     out.write_text("kept")
     assert suture("recommend", tiny_run, "--states", states, "--out", out).code == 4
     assert out.read_text() == "kept"
+
+
+def test_a_policy_that_the_evaluation_refused_recommends_no_dose() -> None:
+    found = Recommendation(7, 100.0, 0.1, 0.4, 0.3, 50, 200, None, None, None, ((7, 0.4, 50),))
+    (shown,) = rows([found], refused=False)
+    assert (shown["action"], shown["fluid_ml"], shown["gate"]) == (7, 100.0, None)
+    (silent,) = rows([found], refused=True)
+    assert silent["gate"] == "evaluation"
+    for key in ("action", "fluid_ml", "vasopressor_ug_kg_min", "probability", "alternatives"):
+        assert silent[key] is None
+
+
+def test_recommend_wants_the_evaluation_of_the_policy_that_is_there(
+    suture: Suture, tiny_config: Path, tiny_run: Path, states: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    other = tmp_path / "other.yaml"
+    other.write_text(tiny_config.read_text().replace("seed: 3", "seed: 5"))
+    shutil.rmtree(copy / "policy" / "iql")
+    assert suture("train", other, "--out", copy, "--learner", "iql").code == 0
+    done = suture("recommend", copy, "--states", states, "--out", tmp_path / "doses.csv")
+    assert (done.code, done.err.count("\n")) == (4, 1)
+    assert "evaluate again" in done.err
+    assert not (tmp_path / "doses.csv").exists()
 
 
 def test_recommend_names_the_policies_that_there_are(
