@@ -298,3 +298,18 @@ def test_carevue_s_fluids_are_given_whole_within_the_minute() -> None:
     hours = (found["end"] - found["start"]) / pd.Timedelta(hours=1)
     assert (found["normalised_rate"] * hours).tolist() == pytest.approx([250.0, 66.6, 500.0])
     assert counts == {("inputevents_cv", "fluid: repeated row"): 1}
+
+
+def test_another_stay_s_weight_is_not_borrowed(hospital: Hospital) -> None:
+    icu = [(1, 10, 100, "MICU", "2150-01-01 12:00", "2150-01-03 12:00"),
+           (2, 11, 101, "MICU", "2150-01-01 12:00", "2150-01-03 12:00")]  # fmt: skip
+    raw = hospital(
+        icustays=icu,
+        patients=[(1, "M", 60, 2148, None), (2, "F", 60, 2148, None)],
+        admissions=[(k, 9 + k, "2150-01-01 08:00", "2150-01-05 08:00", None, "WHITE", 0) for k in (1, 2)],
+        chartevents=[(100, 226512, "2150-01-01 13:00", "2150-01-01 13:05", None, 50.0, "kg")],
+        inputevents=[(101, *order(221906, 80.0, "mcg/min")[1:])],
+    )
+    found, _ = given(raw)
+    assert found["normalised_rate"].tolist() == [1.0]
+    assert found["weight_assumed"].all()
