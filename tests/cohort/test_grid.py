@@ -85,10 +85,12 @@ def test_hold_times_are_those_of_the_clinical_definitions() -> None:
 
 
 def test_values_are_carried_neither_across_stays_nor_backwards() -> None:
-    shard = tiny.make([tiny.stay(1), tiny.stay(2)], [(1, "sodium", 5.0, 5.0, 140.0)])
+    shard = tiny.make(
+        [tiny.stay(1), tiny.stay(2), tiny.stay(3)], [(1, "sodium", 5.0, 5.0, 140.0), (2, "sodium", 6.0, 6.0, 150.0)]
+    )
     events = grid.events(shard.observations, shard.stays, tiny.anchors(shard))
-    value = grid.hold(events, ("sodium",), np.array([4, 8]), 2, np.array([14.0])).value[..., 0]
-    np.testing.assert_array_equal(value, [[np.nan, np.nan], [140.0, np.nan]])
+    value = grid.hold(events, ("sodium",), np.array([4, 8]), 3, np.array([14.0])).value[..., 0]
+    np.testing.assert_array_equal(value, [[np.nan] * 3, [140.0, 150.0, np.nan]])
 
 
 def test_laboratory_values_from_before_admission_count_while_they_hold() -> None:
