@@ -88,11 +88,23 @@ VERDICTS: Mapping[str, tuple[str, str, str]] = {
 
 POLICIES: Mapping[str, str] = {
     "bc": "imitates the average clinician",
+    "filtered_bc": "imitates the clinicians in the stays that ended best",
+    "awr": "imitates clinicians, more so where a stay went better than expected",
+    "awac": "advantage-weighted actor and critic: favours recorded doses that its own value model prefers",
     "iql": "implicit Q-learning: learns values from the records only, then favours the better recorded doses",
+    "conservative_iql": "implicit Q-learning that keeps to doses clinicians give, at a stated distance from them",
+    "cql": "conservative Q-learning: values of doses that were not given are pushed down",
+    "bcq": "chooses the dose of highest value among those clinicians often give",
+    "bear": "maximises value within a bounded distance from the clinicians' doses",
+    "dqn": "deep Q-learning without any safeguard, a baseline that overestimates",
+    "sac": "soft actor-critic without any safeguard, a baseline that overestimates",
+    "dpo": "learned from clinicians' preferences between doses",
     "random": "control: every dose with the same probability",
     "zero_drug": "control: never any drug",
     "maximum_dose": "control: always the highest bin of both drugs",
 }
+"""Policy's name -> what it is, in a phrase."""
+LAYOUTS = {"mimic_iv": "MIMIC-IV layout", "mimic_iii": "MIMIC-III layout", "meds": "MEDS layout"}
 ESTIMATORS: Mapping[str, str] = {
     "clinicians": "mean of the records",
     "is": "importance sampling",
@@ -216,8 +228,8 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "about": {"policies": POLICIES, "estimators": ESTIMATORS, "splits": SPLITS, "hazards": HAZARDS},
         "entry": evidence.evaluation["policies"][evidence.main],
         "settings": evidence.manifests["cohort"]["config"]["cohort"],
-        "source": evidence.manifests["cohort"]["config"]["source"],
         "simulated": "tables" in evidence.manifests,
+        "layout": LAYOUTS.get(evidence.manifests["cohort"]["config"]["source"]["kind"], "another layout"),
         "features": _features(evidence),
         "losses": [row for row in evidence.quality["source"] if row["rows"]],
         "doses": _doses(evidence.dictionary),
@@ -401,7 +413,7 @@ def _return_plot(evidence: Evidence) -> Markup | None:
     rows = [_interval("clinicians (records)", clinicians)]
     for name in [*evidence.learned, *evidence.controls]:
         estimates = evidence.evaluation["policies"][name]["estimates"]
-        rows.append(_interval(name, next(row for row in estimates if row["estimator"] == primary)))
+        rows.append(_interval(name.replace("_", " "), next(row for row in estimates if row["estimator"] == primary)))
     reference = None if clinicians["value"] is None else (clinicians["value"], "clinicians")
     alt = f"Estimated return by {primary} with intervals: " + "; ".join(_spoken(row) for row in rows)
     return _unless_empty(rows, alt, "return per stay (higher is better)", reference)
@@ -411,8 +423,8 @@ def _difference_plot(evidence: Evidence) -> Markup | None:
     rows = [
         _interval(f"{name} − {other}", row)
         for name in evidence.learned
-        for other, found in evidence.evaluation["policies"][name]["against"].items()
-        for row in found
+        for other in ("clinicians", "bc")
+        for row in evidence.evaluation["policies"][name]["against"].get(other, [])
         if row["estimator"] == evidence.evaluation["config"]["primary"]
     ]
     alt = "Paired differences in return with intervals: " + "; ".join(_spoken(row) for row in rows)

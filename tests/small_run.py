@@ -27,8 +27,11 @@ HOUR = np.timedelta64(3_600_000_000, "us")
 SELDOM = ("lactate", "creatinine", "pao2", "fio2", "platelets", "bilirubin_total", "potassium", "sodium")
 OFTEN = ("heart_rate", "map", "sbp", "dbp", "resp_rate", "spo2")
 FAST: dict[str, Any] = {"updates": 60, "evaluate_every": 30, "min_updates": 0, "hidden": (32,)}
-LENIENT = GateConfig(min_patients=2, min_ess=1, min_ess_share=0.001, max_weight_share=1, min_mean_weight=0.01,
-                     max_mean_weight=100, max_unsupported=1, max_calibration_error=1, value_in_range=False)  # fmt: skip
+LENIENT = GateConfig(
+    min_patients=2, min_ess=1, min_ess_share=0.001, max_weight_share=1, min_mean_weight=0.01, max_mean_weight=100,
+    max_unsupported=1, max_calibration_error=1, min_coverage=0.001, value_in_range=False, agreement=False,
+)  # fmt: skip
+"""Thresholds that let nearly everything through, to see what is printed where nothing is withheld."""
 
 
 def shared(base: Path) -> Path:

@@ -10,8 +10,11 @@ import pytest
 
 from cohort import artifact
 from cohort.errors import ArtifactError
+from cohort.sources import SOURCES
 from ope import divergence, gates, hazards, plots, report
 from ope.estimates import ESTIMATORS
+from ope.evaluation import CONTROLS
+from policy.base import LEARNERS
 from tests import small_run
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
@@ -204,6 +207,24 @@ def test_sensitivity_is_withheld_with_the_estimate_it_examines_and_printed_with_
         assert said in text
 
 
+@pytest.fixture(scope="module")
+def lenient(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = small_run.with_evaluation(run, tmp_path_factory.mktemp("lenient") / "run", {})
+    small_run.evaluated(out, small_run.LENIENT)
+    return out
+
+
+def test_every_number_of_a_real_evaluation_that_nothing_withholds_is_printed(lenient: Path) -> None:
+    document, text = report.read(lenient).evaluation, text_of(report.render(lenient))
+    printed = [row for name in ("iql", "bc") for row in document["policies"][name]["estimates"] if not row["withheld"]]
+    assert len(printed) >= 8
+    for row in printed:
+        assert f"{report.number(row['low'])} to {report.number(row['high'])}" in text
+    supporting = document["policies"]["iql"]["supporting"]
+    assert f"Γ = {supporting['tipping_gamma']['every_step']:.2f}" in text
+    assert report.number(supporting["lower_bound"]["value"]) in text
+
+
 def test_ranks_and_joint_intervals_are_printed_where_there_are_any(run: Path, tmp_path: Path) -> None:
     ranks = {"estimator": "wis", "policies": ["iql", "clinicians"], "probability": [[0.75, 0.25], [0.25, 0.75]]}
     one = {"value": 0.1, "low": -0.21, "high": 0.31}
@@ -219,6 +240,8 @@ def test_every_measure_and_hazard_of_the_evaluation_has_a_name() -> None:
     assert set(divergence.STRATA) == set(report.STRATA)
     assert set(hazards.HAZARDS) == set(report.HAZARDS)
     assert {"clinicians", *ESTIMATORS} == set(report.ESTIMATORS)
+    assert {*LEARNERS, *CONTROLS} == set(report.POLICIES)
+    assert set(SOURCES) == set(report.LAYOUTS)
 
 
 def test_a_certificate_that_was_not_made_is_said_not_to_be(run: Path, tmp_path: Path) -> None:
