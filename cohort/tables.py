@@ -120,7 +120,9 @@ def write(tables: Tables, directory: Path) -> None:
     """Write the four tables of a shard as parquet."""
     for name, schema in SCHEMAS.items():
         frame = getattr(tables, name)
-        artifact.write_parquet(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), directory / f"{name}.parquet")
+        artifact.write_parquet(
+            pa.Table.from_pandas(frame, schema=schema, preserve_index=False), directory / f"{name}.parquet"
+        )
 
 
 def read(directory: Path) -> Tables:
