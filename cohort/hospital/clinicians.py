@@ -109,14 +109,46 @@ def vasopressor_dose(
     return _within(bins, uniform, (_VASOPRESSOR_FLOOR, *edges), _VASOPRESSOR_TAIL, _VASOPRESSOR_CEILING)
 
 
+def regroup(
+    propensity: Float[np.ndarray, "m a"], fluid_edges: tuple[float, ...], vasopressor_edges: tuple[float, ...]
+) -> Float[np.ndarray, "m b"]:
+    """Propensities of the nominal bins as propensities of other bins (as a cohort fits them on its doses), exactly.
+
+    A dose is drawn inside its nominal bin whatever the patient's state, so each nominal bin's probability is shared
+    out by how much of its distribution falls into each of the other bins.
+    """
+    fluid = _shares((_FLUID_FLOOR_ML_H, *FLUID_EDGES_ML_H), _FLUID_TAIL_ML_H, _FLUID_CEILING_ML_H, fluid_edges)
+    nominal = (_VASOPRESSOR_FLOOR, *VASOPRESSOR_EDGES_UG_KG_MIN)
+    pressor = _shares(nominal, _VASOPRESSOR_TAIL, _VASOPRESSOR_CEILING, vasopressor_edges)
+    joint = np.einsum("mfv,fg,vw->mgw", propensity.reshape(-1, BINS, BINS), fluid, pressor)
+    flat: np.ndarray = joint.reshape(len(propensity), -1)
+    return flat
+
+
+def _shares(bounds: tuple[float, ...], tail: float, ceiling: float, edges: tuple[float, ...]) -> np.ndarray:
+    """(nominal bins, other bins): where the doses of each nominal bin fall."""
+    lower, upper, at = np.asarray(bounds)[:-1, None], np.asarray(bounds)[1:, None], np.asarray(edges)[None, :]
+    between = np.clip((at - lower) / (upper - lower), 0, 1)
+    above = -np.expm1(-np.maximum(at - bounds[-1], 0) / tail) / _mass(bounds[-1], tail, ceiling)
+    below = np.vstack([between, np.minimum(above, 1)])  # probability of a dose up to each edge, nominal bins 1 and on
+    given = np.diff(np.hstack([np.zeros((BINS - 1, 1)), below, np.ones((BINS - 1, 1))]), axis=1)
+    shares = np.zeros((BINS, given.shape[1] + 1))
+    shares[0, 0], shares[1:, 1:] = 1.0, given
+    return shares
+
+
+def _mass(edge: float, tail: float, ceiling: float) -> float:
+    """How much of an exponential above the last edge lies below the ceiling, which is at least one tail away."""
+    return float(-np.expm1(-max(ceiling - edge, tail) / tail))
+
+
 def _within(bins: np.ndarray, uniform: np.ndarray, edges: tuple[float, ...], tail: float, ceiling: float) -> np.ndarray:
     bounds = np.asarray(edges)
     low = np.minimum(bounds[0], 0.5 * bounds[1])  # a fitted lowest edge may lie below the usual least dose
     lower = np.r_[0.0, low, bounds[1:]][bins]
     upper = np.r_[0.0, bounds[1:], np.inf][bins]
     last = bins == len(bounds)
-    mass = -np.expm1(-(ceiling - bounds[-1]) / tail)
-    above = -tail * np.log1p(-uniform * mass)
+    above = -tail * np.log1p(-uniform * _mass(bounds[-1], tail, ceiling))
     return np.where(bins == 0, 0.0, lower + np.where(last, above, uniform * (np.where(last, 0.0, upper) - lower)))
 
 

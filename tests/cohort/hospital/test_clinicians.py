@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cohort.actions import bin_of
 from cohort.hospital import clinicians
 from cohort.hospital.clinicians import STYLES, Reading, Style
 
@@ -116,3 +117,28 @@ def test_doses_follow_edges_that_a_cohort_fitted() -> None:
     """Uniform between edges: half way is the middle."""
     middle = clinicians.fluid_dose(np.array([2, 3]), np.array([0.5, 0.5]), (10.0, 30.0, 90.0))
     np.testing.assert_allclose(middle, [20.0, 60.0])
+
+
+def test_regrouped_propensities_are_the_frequencies_of_regrouped_doses() -> None:
+    rng = np.random.default_rng(2)
+    propensity = rng.dirichlet(np.ones(25), 1)
+    fluid_edges, vasopressor_edges = (12.0, 70.0, 200.0), (0.02, 0.1, 0.5)
+    expected = clinicians.regroup(propensity, fluid_edges, vasopressor_edges)[0]
+    assert expected.sum() == pytest.approx(1)
+    n = 100_000
+    action = clinicians.choose(np.repeat(propensity, n, axis=0), rng.random(n))
+    fluid_ml_h = clinicians.fluid_dose(action // 5, rng.random(n))
+    pressor = clinicians.vasopressor_dose(action % 5, rng.random(n))
+    found = np.bincount(5 * bin_of(fluid_ml_h, fluid_edges) + bin_of(pressor, vasopressor_edges), minlength=25)
+    assert stats.chisquare(found, n * expected).pvalue > 1e-3
+
+
+def test_on_the_nominal_edges_nothing_is_regrouped() -> None:
+    propensity = np.random.default_rng(2).dirichlet(np.ones(25), 3)
+    same = clinicians.regroup(propensity, clinicians.FLUID_EDGES_ML_H, clinicians.VASOPRESSOR_EDGES_UG_KG_MIN)
+    np.testing.assert_allclose(same, propensity, atol=1e-12)
+
+
+def test_a_last_edge_above_the_usual_ceiling_still_gives_doses_above_it() -> None:
+    given = clinicians.fluid_dose(np.full(11, 4), np.linspace(0.001, 0.999, 11), (300.0, 900.0, 2000.0))
+    assert (given > 2000).all()
