@@ -23,6 +23,10 @@ from ope.twin import Certificate, Twin, TwinConfig
 from policy.behaviour import BehaviourConfig
 
 CLINICIANS = "clinicians"
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+NO_MODEL = "no_model: Q is not fitted for controls"
+WEIGHTED = ("tipping_gamma", "influence", "discounts")
+"""Parts of `Finding.supporting` that rest on wis."""
 
 
 class EvaluationConfig(Config):
@@ -35,7 +39,7 @@ class EvaluationConfig(Config):
     level: float = Field(default=0.95, gt=0.5, lt=1)
     n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
     estimators: tuple[str, ...] = tuple(ESTIMATORS)
-    primary: str = "wis"
+    primary: str = "wdr"
     """The estimator that the verdict reads."""
     main: str | None = None
     """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
@@ -89,6 +93,8 @@ class Setting:
     """Calibration of the clinicians' model for each drug's dose bins."""
     cut: int
     """Episodes that are cut off: a value without a final value is withheld."""
+    n_behaviour: int
+    """Episodes that the clinicians' model is fitted to."""
 
     @property
     def group(self) -> Int[np.ndarray, "n"]:
@@ -150,10 +156,14 @@ def judged(finding: Finding, coverage: Mapping[str, float], setting: Setting) ->
     reasons = estimates.reasons_to_withhold(
         finding.intervals, finding.gates, config.gates, setting.allowed, finding.cut, own
     )
-    return [
+    shown = [
         estimates.shown(name, found, config.level, finding.overlap, reasons[name])
         for name, found in finding.intervals.items()
     ]
+    if finding.by_group is None:  # the clinicians
+        return shown
+    absent = [name for name in config.estimators if name not in finding.intervals]
+    return shown + [estimates.shown(name, UNKNOWN, config.level, finding.overlap, NO_MODEL) for name in absent]
 
 
 def difference(one: Sample, other: Sample, level: float, allowed: tuple[float, float]) -> Interval:
@@ -194,20 +204,12 @@ def _finding(
     config = setting.config
     found = estimates.sample(t, setting.episodes, chosen, config.n_bootstrap, setting.seed)
     if members is not None and "dm" in found:
-        found["dm"] = _with_model_error(found["dm"], members)
+        found["dm"] = estimates.with_model_error(found["dm"], members)
     intervals = {
         name: interval.percentile(one.value, one.replicates, config.level, setting.allowed)
         for name, one in found.items()
     }
     return Finding(shared, tuple(gates), found, intervals, cut)
-
-
-def _with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
-    """Add the members' deviations to the direct method's replicates: resampling patients leaves the model fixed."""
-    if len(members) < 2:
-        return sample
-    deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
-    return Sample(sample.value, sample.replicates + np.resize(deviation, len(sample.replicates)))
 
 
 def _supporting(t: Trajectories, found: Comparison, fitted: Fitted | None, setting: Setting) -> dict[str, Any]:

@@ -158,6 +158,14 @@ def _distinct(columns: Float[np.ndarray, "e k"]) -> tuple[list[int], Int[np.ndar
     return kept, place
 
 
+def with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
+    """Add the members' deviations to the direct method's replicates: resampling patients leaves the model fixed."""
+    if len(members) < 2:
+        return sample
+    deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
+    return Sample(sample.value, sample.replicates + np.resize(deviation, len(sample.replicates)))
+
+
 def reasons_to_withhold(
     intervals: Mapping[str, Interval],
     policy_gates: Sequence[Gate],

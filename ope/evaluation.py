@@ -45,8 +45,8 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             twin or null, ranks {estimator, policies, probability [policy][place]} or null, simultaneous {policy:
             interval} or null, verdict {policy, verdict, binding: gate}, policies {name: {kind: learned | control,
             digest, overlap, gates [gate], estimates [estimate], against {clinicians | bc: [estimate of difference]},
-            minimum_detectable, divergence, hazards, supporting (or null, and supporting_withheld: its reason),
-            verdict, binding: gate}}
+            minimum_detectable, divergence, hazards, supporting (or null, or null parts, and
+            supporting_withheld: the reason), verdict, binding: gate}}
 
         An estimate has the fields of `Estimate`, a gate those of `Gate`. Where `withheld` is not null it is
         `code: reason` and value, low and high are null. Controls have no verdict.
@@ -122,7 +122,8 @@ def require_apart(name: str, path: Path, cohort_dir: Path) -> None:
 def _setting(
     cohort_dir: Path, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
 ) -> Setting:
-    behaviour = behaviour_model.cross_fit(_everyone(cohort_dir, episodes), config.behaviour, seed)[-episodes.n :]
+    everyone = _everyone(cohort_dir, episodes)
+    behaviour = behaviour_model.cross_fit(everyone, config.behaviour, seed)[-episodes.n :]
     clinical = _clinical(cohort_dir)
     by_drug = overlap.by_drug(behaviour, episodes.action, clinical.doses.shape)
     worst = max(one["error"] for bins in by_drug.values() for one in bins)
@@ -138,6 +139,7 @@ def _setting(
         calibration=gating.check_calibration(worst, config.gates),
         by_drug=by_drug,
         cut=int((~episodes.terminated).sum()),
+        n_behaviour=everyone.n_episodes,
     )
 
 
@@ -199,9 +201,9 @@ def _certificate(findings: Mapping[str, Finding], setting: Setting) -> Certifica
     if setting.twin is None or config.twin is None:
         return None
     policies = {name: finding.by_group for name, finding in findings.items() if finding.by_group is not None}
-    n = setting.episodes.n_episodes
+    sizes = setting.episodes.n_episodes, setting.n_behaviour
     return twin.certify(
-        setting.twin, policies, config.estimators, config.gamma, n, config.twin, config.level, setting.seed
+        setting.twin, policies, config.estimators, config.gamma, *sizes, config.twin, config.level, setting.seed
     )
 
 
@@ -244,9 +246,12 @@ def _entry(
     }
     if name in CONTROLS:
         return entry
-    reason = next(one.withheld for one in judged if one.estimator == config.primary)
-    entry["supporting"] = finding.supporting if reason is None else None
-    entry["supporting_withheld"] = reason
+    withheld = {one.estimator: one.withheld for one in judged}
+    reason, weighted = withheld[config.primary], withheld.get("wis", "no_estimate: wis is not among the estimators")
+    hidden = assessment.WEIGHTED if weighted else ()
+    supporting = {key: None if key in hidden else part for key, part in (finding.supporting or {}).items()}
+    entry["supporting"] = supporting if reason is None else None
+    entry["supporting_withheld"] = reason or weighted
     return entry | _verdict(finding, against[CLINICIANS], config)
 
 
@@ -263,8 +268,10 @@ def _differences(
     out = []
     for estimate in judged:
         name = estimate.estimator if against != CLINICIANS else CLINICIANS
-        samples = one.samples[estimate.estimator], other.samples[name]
-        found = assessment.difference(*samples, estimate.level, setting.allowed)
+        mine, theirs = one.samples.get(estimate.estimator), other.samples.get(name)
+        found = assessment.UNKNOWN
+        if mine is not None and theirs is not None:
+            found = assessment.difference(mine, theirs, estimate.level, setting.allowed)
         reason = estimate.withheld or (other_reasons[name] and f"{against}: {other_reasons[name]}")
         out.append(shown(estimate.estimator, found, estimate.level, one.overlap, reason))
     return out

@@ -34,6 +34,10 @@ class TwinConfig(Config):
     episodes: int | None = Field(default=None, ge=2)
     """Episodes of each replay; None: as many as are evaluated, at most 2,000."""
     n_bootstrap: int = Field(default=200, ge=20)
+    members: int = Field(default=4, ge=2, le=64)
+    """Refits of the problem on resampled patients, for the model's own error."""
+    floor: float = Field(default=1e-3, ge=0, lt=0.01)
+    """Least propensity, as the clinicians' model has one."""
     pseudo_count: float = Field(default=0.1, gt=0)
     """Added to each action's count in a group, in shares of the group's mean reward and transition."""
 
@@ -115,13 +119,16 @@ def certify(
     estimators: Sequence[str],
     gamma: float,
     n_episodes: int,
+    n_behaviour: int,
     config: TwinConfig,
     level: float,
     seed: int,
 ) -> Certificate:
     """Draw logs of the clinicians in the twin, run every estimator on them for every policy, and grade.
 
-    Propensities are counted anew on each log and Q is that of the log's own counts, as in a real evaluation.
+    As in a real evaluation neither the propensities nor Q are known, nor fitted to the patients they are used on: both
+    are counted on other episodes, `n_behaviour` for each `n_episodes` for the propensities (what the clinicians' model
+    is fitted to) and as many as are evaluated for Q.
     """
     n = config.episodes or min(n_episodes, 2000)
     truth = {name: tabular.value(twin.problem, policy, gamma) for name, policy in policies.items()}
@@ -129,7 +136,7 @@ def certify(
     held, ess = np.zeros(value.shape, bool), np.zeros(value.shape[:2])
     for repeat in range(config.repeats):
         log = tabular.draw(twin.problem, twin.behaviour, n, np.random.default_rng([seed, repeat]))
-        refitted = _count(log.episodes, log.place, config.pseudo_count, twin.behaviour.shape[0], twin.problem.horizon)
+        refitted = _refitted(twin, n, max(n, round(n * n_behaviour / n_episodes)), config, seed + 1, repeat)
         for k, (name, policy) in enumerate(policies.items()):
             found = _replay(log, refitted, policy, estimators, gamma, config.n_bootstrap, level, repeat)
             value[repeat, k], low, high, ess[repeat, k] = found
@@ -144,9 +151,40 @@ def certify(
     return Certificate(config.repeats, n, len(twin.behaviour), tuple(grades), tuple(orderings))
 
 
+@dataclass(frozen=True)
+class _Refit:
+    """What one replay believes: the clinicians, the problem, and the problem as resampled patients would have it."""
+
+    behaviour: Float[np.ndarray, "s a"]
+    problem: Problem
+    members: tuple[Problem, ...]
+
+
+def _refitted(twin: Twin, n: int, n_behaviour: int, config: TwinConfig, seed: int, repeat: int) -> _Refit:
+    rng = np.random.default_rng([seed, repeat, 1])
+    other = tabular.draw(twin.problem, twin.behaviour, n_behaviour, rng)
+    s, a = twin.behaviour.shape
+    counts = np.bincount(other.place * a + other.episodes.action, minlength=s * a).reshape(s, a)
+
+    def problem(chosen: Int[np.ndarray, "n"]) -> Problem:
+        part = other.episodes.select(chosen)
+        group = part.state[:, 0].astype(np.int64)  # a drawn log's states are (group, step)
+        return _count(part, group, config.pseudo_count, s, twin.problem.horizon).problem
+
+    members = tuple(problem(rng.integers(0, n, n)) for _ in range(config.members))
+    share = _shares(counts, config.pseudo_count)
+    return _Refit((1 - a * config.floor) * share + config.floor, problem(np.arange(n)), members)
+
+
+def _shares(counts: Float[np.ndarray, "s a"] | Int[np.ndarray, "s a"], pseudo: float) -> Float[np.ndarray, "s a"]:
+    smoothed: np.ndarray = counts + pseudo / counts.shape[1]
+    shares: np.ndarray = smoothed / smoothed.sum(axis=1, keepdims=True)
+    return shares
+
+
 def _replay(
     log: Log,
-    refitted: Twin,
+    refitted: _Refit,
     policy: Float[np.ndarray, "s a"],
     estimators: Sequence[str],
     gamma: float,
@@ -164,6 +202,10 @@ def _replay(
     t = pad(log.episodes, ratio, gamma, q_logged, v)
     chosen = {name: ESTIMATORS[name] for name in estimators}
     samples = estimates.sample(t, log.episodes, chosen, n_bootstrap, seed)
+    if "dm" in samples:
+        first = log.place[log.episodes.start]
+        values = [(policy * tabular.q_values(one, policy, gamma)[0]).sum(axis=1) for one in refitted.members]
+        samples["dm"] = estimates.with_model_error(samples["dm"], np.array([v0[first].mean() for v0 in values]))
     allowed = attainable(log.episodes, gamma)
     found = [interval.percentile(one.value, one.replicates, level, allowed) for one in samples.values()]
     value, low, high = (np.array([getattr(one, part) for one in found]) for part in ("value", "low", "high"))
@@ -196,8 +238,7 @@ def _count(
     transition = (moved + pseudo * mean_moved[:, None, :]) / (moved.sum(axis=2) + pseudo)[:, :, None]
     spread = np.sqrt(np.maximum(squared / np.maximum(counts, 1) - (paid / np.maximum(counts, 1)) ** 2, 0))
     start = np.bincount(group[episodes.start], minlength=s) / episodes.n_episodes
-    smoothed = counts + pseudo / a
-    behaviour = smoothed / smoothed.sum(axis=1, keepdims=True)
+    behaviour = _shares(counts, pseudo)
     problem = Problem(start, transition[:, :, :s], reward, limit, spread)
     return Twin(problem, behaviour, group)
 

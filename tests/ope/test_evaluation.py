@@ -51,7 +51,7 @@ def test_thirty_patients_print_no_value_at_all(document: dict[str, Any]) -> None
     assert document["cohort"]["patients"] < 200
     for one in every_estimate(document):
         assert (one["value"], one["low"], one["high"]) == (None, None, None)
-        assert one["withheld"].split(": ")[0] in {"too_few_patients", "undefined"}
+        assert one["withheld"].split(": ")[0] in {"too_few_patients", "undefined", "no_model"}
     assert document["verdict"]["verdict"] == gates.INSUFFICIENT
     assert document["verdict"]["binding"]["code"] == "too_few_patients"
 
@@ -61,6 +61,14 @@ def test_every_number_or_its_reason_is_there_and_never_both(opened: dict[str, An
         assert (one["value"] is None) == (one["withheld"] is not None)
     printed = [one for one in opened["policies"]["bc"]["estimates"] if one["value"] is not None]
     assert printed
+
+
+def test_a_control_has_no_model_based_number_and_says_so(opened: dict[str, Any]) -> None:
+    found = {one["estimator"]: one["withheld"] for one in opened["policies"]["random"]["estimates"]}
+    assert set(found) == set(opened["config"]["estimators"])
+    assert found["wdr"] == "no_model: Q is not fitted for controls"
+    pair = {one["estimator"]: one for one in opened["policies"]["random"]["against"]["bc"]}
+    assert (pair["wdr"]["value"], pair["wdr"]["withheld"]) == (None, found["wdr"])
 
 
 def test_the_controls_and_the_baseline_are_compared(document: dict[str, Any]) -> None:
@@ -118,9 +126,9 @@ def test_a_wrong_configuration_is_refused() -> None:
     with pytest.raises(ConfigError, match="estimator"):
         parse({"estimators": ["ips"]}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="primary"):
-        parse({"estimators": ["is"], "primary": "wis"}, EvaluationConfig, "evaluation")
+        parse({"estimators": ["is"], "primary": "wis", "fqe": None}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="fqe: null, but dm need it"):
-        parse({"estimators": ["wis", "dm"], "fqe": None}, EvaluationConfig, "evaluation")
+        parse({"estimators": ["wis", "dm"], "primary": "wis", "fqe": None}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="unknown key"):
         parse({"n_boot": 3}, EvaluationConfig, "evaluation")
 

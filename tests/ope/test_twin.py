@@ -38,7 +38,7 @@ def test_a_twin_of_a_tabular_problem_is_that_problem() -> None:
 def test_the_certificate_finds_the_estimators_right_and_their_intervals_holding() -> None:
     fitted = twin.fit(drawn(5000), QUICK, 0)
     policies = {"near": TARGET, "clinicians": fitted.behaviour, "far": np.array([[0.05, 0.95], [0.1, 0.9]])}
-    found = twin.certify(fitted, policies, ("wis", "cwpdis", "wdr", "dm"), 0.9, 5000, QUICK, 0.95, 0)
+    found = twin.certify(fitted, policies, ("wis", "cwpdis", "wdr", "dm"), 0.9, 5000, 10_000, QUICK, 0.95, 0)
     assert (found.repeats, found.episodes, found.groups) == (30, 400, 2)
     for grade in found.grades:
         if grade.policy != "far":
@@ -58,7 +58,7 @@ def test_policies_are_averaged_within_groups() -> None:
 def test_the_same_seed_gives_the_same_certificate() -> None:
     fitted = twin.fit(drawn(300), QUICK, 0)
     few = QUICK.model_copy(update={"repeats": 3, "episodes": 50})
-    one, two = (twin.certify(fitted, {"t": TARGET}, ("wis",), 0.9, 300, few, 0.95, 1) for _ in range(2))
+    one, two = (twin.certify(fitted, {"t": TARGET}, ("wis",), 0.9, 300, 300, few, 0.95, 1) for _ in range(2))
     assert repr(one) == repr(two)
 
 
