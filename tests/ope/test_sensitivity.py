@@ -78,3 +78,13 @@ def test_a_hidden_confounder_makes_a_false_benefit_whose_tipping_gamma_is_below_
     apparent = importance.wis(t).value - reward.mean()
     assert apparent > 0.1
     assert 1.2 < sensitivity.tipping_gamma(t, behaviour, logged, float(reward.mean()), "one_decision") < strength
+
+
+def test_one_decision_takes_the_decision_that_hurts_most() -> None:
+    """Two steps, b 1/2 and 9/10, Gamma 2: factors 3/4 to 3/2 at the first (19/20 to 11/10 at the second); returns
+    1 and 0 with equal weights then average 0.75 / (0.75 + 1.5)."""
+    logged = episodes(2, 2, np.array([1.0, 0.0]), np.zeros((2, 2), int))
+    t, behaviour = pad(logged, np.ones(4), 1.0), np.array([0.5, 0.9, 0.5, 0.9])
+    assert sensitivity.worst_case(t, behaviour, logged, 2.0, "one_decision") == pytest.approx(1 / 3)
+    both = (0.75 * 0.95) / (0.75 * 0.95 + 1.5 * 1.1)
+    assert sensitivity.worst_case(t, behaviour, logged, 2.0, "every_step") == pytest.approx(both)
