@@ -28,6 +28,7 @@ def main() -> None:
     run = run_argument(sys.argv[1:], os.environ.get(RUN_VARIABLE))
     study = _study(run, view.stamp(run))
     if isinstance(study, view.Problem):
+        _study.clear()  # the next look opens the run again: it may have been mended
         show_problem(study)
         return
     patients.show(study)

@@ -107,10 +107,15 @@ def test_without_a_run_the_page_says_what_to_do_and_shows_nothing_else(monkeypat
 
 def test_a_damaged_run_is_a_plain_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = small_run.with_evaluation(run, tmp_path / "run", {})
-    (out / "ope" / "evaluation.json").write_text("{}")
+    file = out / "ope" / "evaluation.json"
+    whole = file.read_bytes()
+    file.write_text("{}")
     page = opened(out, monkeypatch)
     assert [title.value for title in page.title] == ["This run fails verification"]
     assert not page.dataframe
+    file.write_bytes(whole)
+    page.run()
+    assert [title.value for title in page.title] == ["Patients"], "a mended run opens without a restart"
 
 
 def test_the_argument_comes_before_the_environment() -> None:
