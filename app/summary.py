@@ -44,8 +44,8 @@ def _estimates(document: dict[str, Any]) -> Table:
     table = Table("policy", f"return ({level:.0%} interval)", "effective stays", "", box=None, pad_edge=False)
     table.add_row("clinicians", *_cells(document["clinicians"]["estimate"]))
     for name, entry in sorted(document["policies"].items(), key=lambda item: item[1]["kind"] != "learned"):
-        estimate = next(one for one in entry["estimates"] if one["estimator"] == primary)
-        table.add_row(name, *_cells(estimate))
+        estimate = next((one for one in entry["estimates"] if one["estimator"] == primary), None)
+        table.add_row(name, *(_cells(estimate) if estimate else ("not estimated", "", f"by {primary}")))
     return table
 
 

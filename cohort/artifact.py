@@ -80,7 +80,7 @@ def writing(
         _fsync(draft)
         _publish(draft, out)
     except OSError as error:
-        raise ArtifactError(f"{out}: cannot be written: {error.strerror or type(error).__name__}") from error
+        raise ArtifactError(f"{out}: cannot be written: {_reason(error, out.parent)}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -235,6 +235,14 @@ def _publish(draft: Path, out: Path) -> None:
         draft.rename(out)
         shutil.rmtree(old)
     _fsync_path(out.parent)
+
+
+def _reason(error: OSError, folder: Path) -> str:
+    """What the system said; libraries that lose it on the way (NumPy, Arrow) mostly met a full disk."""
+    if error.strerror is None and folder.is_dir():
+        free = shutil.disk_usage(folder).free / 1e6
+        return f"{type(error).__name__} (is the disk full? {free:,.0f} MB are free now)"
+    return error.strerror or type(error).__name__
 
 
 def _alive(pid: int) -> bool:

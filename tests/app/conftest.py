@@ -26,6 +26,7 @@ behaviour: &fast {hidden: [16], updates: 60, evaluate_every: 20, min_updates: 20
 evaluation:
   n_bootstrap: 100
   estimators: [wis, cwpdis]
+  primary: wis
   behaviour: *fast
   fqe: {hidden: [8], updates: 20, members: 2}
   twin: {groups: 4, repeats: 2, n_bootstrap: 20}

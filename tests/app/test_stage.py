@@ -248,6 +248,18 @@ def test_a_full_disk_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     }
 
 
+def test_an_error_that_lost_its_reason_names_the_space_that_is_left(tmp_path: Path) -> None:
+    """NumPy says `3 requested and 2 written`, with no error number, where the disk is full."""
+
+    def short(_draft: Draft, _advance: Advance) -> None:
+        raise OSError("3 requested and 2 written")
+
+    with pytest.raises(
+        ArtifactError, match=r"cannot be written: OSError \(is the disk full\? [\d,]+ MB are free now\)"
+    ):
+        made(tmp_path / "run", Stage("numbers", "numbers", {}, {}, 1, short))
+
+
 def test_the_record_survives_a_write_that_fails(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.update(name="one")
