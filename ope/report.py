@@ -228,6 +228,8 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "about": {"policies": POLICIES, "estimators": ESTIMATORS, "splits": SPLITS, "hazards": HAZARDS},
         "entry": evidence.evaluation["policies"][evidence.main],
         "settings": evidence.manifests["cohort"]["config"]["cohort"],
+        "training": evidence.manifests[f"policy/{evidence.main}"]["config"],
+        "bc_difference": _primary(evidence, evidence.evaluation["policies"][evidence.main]["against"].get("bc", [])),
         "simulated": "tables" in evidence.manifests,
         "layout": LAYOUTS.get(evidence.manifests["cohort"]["config"]["source"]["kind"], "another layout"),
         "features": _features(evidence),
@@ -284,6 +286,11 @@ def _verdict(evidence: Evidence) -> dict[str, Any]:
         "difference": next(row for row in against if row["estimator"] == primary),
         "primary": primary,
     }
+
+
+def _primary(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of the estimator that was named before the evaluation; None where there is none."""
+    return next((row for row in rows if row["estimator"] == evidence.evaluation["config"]["primary"]), None)
 
 
 def _checked(run: Path, stage: str, file: str) -> str:

@@ -235,6 +235,15 @@ def test_ranks_and_joint_intervals_are_printed_where_there_are_any(run: Path, tm
     assert "place 1" not in text_of(report.render(run)) or report.read(run).evaluation["ranks"]
 
 
+def test_the_five_decisions_are_answered_from_the_configuration_and_the_evidence(run: Path, lenient: Path) -> None:
+    training = artifact.read_manifest(run / "policy" / "iql")["config"]
+    text = text_of(report.render(run))
+    assert f"τ = {training['tau']}" in text
+    assert "Its difference to imitation is withheld: " in text
+    assert "25 doses in all" in text
+    assert "return per stay against imitation" in text_of(report.render(lenient))
+
+
 def test_every_measure_and_hazard_of_the_evaluation_has_a_name() -> None:
     assert set(divergence.MEASURES) == set(report.MEASURES)
     assert set(divergence.STRATA) == set(report.STRATA)
