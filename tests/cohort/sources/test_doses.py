@@ -260,6 +260,11 @@ def test_carevue_s_stop_ends_a_rate(word: str) -> None:
     assert spans(found) == [("14:00", "14:40", 0.1)]
 
 
+def test_carevue_s_stop_that_still_names_the_rate_is_a_stop() -> None:
+    found, _ = carevue([rate("14:00", 0.1), rate("14:40", 0.1, "Stopped")])
+    assert spans(found) == [("14:00", "14:40", 0.1)]
+
+
 def test_carevue_s_rate_of_zero_ends_a_rate_and_is_no_dose() -> None:
     found, _ = carevue([rate("14:00", 0.1), rate("14:40", 0.0)])
     assert spans(found)[0] == ("14:00", "14:40", 0.1)

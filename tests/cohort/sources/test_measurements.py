@@ -194,6 +194,13 @@ def test_oxygen_is_kept_only_from_specimens_recorded_as_arterial(hospital: Hospi
     assert counts["labevents", "pao2: not recorded as arterial"] == 2
 
 
+def test_a_specimen_that_is_called_two_things_is_not_arterial(hospital: Hospital) -> None:
+    rows = [*gas(1, "ART.", minute=1), gas(1, "VEN.", minute=1)[1]]
+    found, counts = observed(hospital(labevents=rows))
+    assert found.empty
+    assert counts == {("labevents", "pao2: not recorded as arterial"): 1}
+
+
 def test_each_class_of_item_has_its_clock(hospital: Hospital) -> None:
     raw = hospital(
         chartevents=[
