@@ -138,3 +138,12 @@ def test_the_simplex_minimiser_is_no_worse_than_any_other_blend() -> None:
         assert best.min() >= 0
         assert best.sum() == pytest.approx(1)
         assert best @ matrix @ best <= np.einsum("ij,jk,ik->i", others, matrix, others).min() + 1e-9 * np.trace(matrix)
+
+
+def test_magic_turns_from_a_model_that_is_wrong(problem: Problem) -> None:
+    """A model that is off by 1 everywhere has next to no variance: only the bias term can see through it."""
+    q, exact = tabular.q_values(problem, TARGET, GAMMA), tabular.value(problem, TARGET, GAMMA)
+    log = tabular.draw(problem, BEHAVIOUR, 2000, np.random.default_rng(0))
+    values = found(log, q + 1.0, ["dm", "magic"])
+    assert abs(values["dm"] - exact) > 0.9
+    assert abs(values["magic"] - exact) < 0.2

@@ -192,3 +192,26 @@ def test_a_greedy_policy_has_the_value_that_d3rlpy_finds(log: tabular.Log) -> No
     exact = float(problem.start @ (table[0] * q[0]).sum(axis=1))
     assert our_value == pytest.approx(exact, abs=0.05)
     assert our_value == pytest.approx(their_value, abs=0.07)
+
+
+def test_a_terminal_row_takes_nothing_from_what_follows(log: tabular.Log) -> None:
+    episodes = one_hot(log)
+    assert episodes.scaler is not None
+    data = fqe.batches.data(episodes, episodes.scaler)
+    rows = torch.from_numpy(np.flatnonzero(episodes.terminal)[:64])
+    net = fqe.Learned(fqe.Mlp((6, 8, 2), 1, np.random.default_rng(0)), 1e-3, True)
+    net.target_net.flat.fill_(1e3)
+    following, wide = torch.full((64, 2), 0.5), (-1e9, 1e9)
+    fqe.update(net, fqe.batches.take(data, rows), following, torch.ones(1, 64), GAMMA, wide, 0.0)
+    assert float(net.net.bias_grads[-1].abs().sum()) < 10
+
+
+def test_members_see_patients_in_different_proportions(log: tabular.Log) -> None:
+    episodes = one_hot(log)
+    weight = fqe._weights(episodes, 3, 0).numpy()
+    first = weight[:, episodes.start]
+    assert np.array_equal(weight, np.repeat(first, episodes.length, axis=1))
+    assert first.mean(axis=1) == pytest.approx(np.ones(3), abs=1e-3)
+    assert first.std(axis=1) == pytest.approx(np.ones(3), abs=0.1)
+    assert abs(np.corrcoef(first)[0, 1]) < 0.1
+    assert (fqe._weights(episodes, 1, 0) == 1).all()
