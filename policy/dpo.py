@@ -93,6 +93,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
         **outcome.notes,
         "reference": reference.learner,
         "preferences": len(given.chosen),
+        "preferences_outside_reference": _outside_reference(given, reference),
         "source": "outcomes" if config.preferences is None else "table",
         "kl_reference": float(moved[np.isfinite(moved)].mean()),
         "states_outside_reference": int((~np.isfinite(moved)).sum()),
@@ -250,6 +251,12 @@ def _held_out(actor: Learned, held: Data, extra: Float[Tensor, "h k"], beta: flo
         "preference": float(loss(margins, extra[:, 1], beta)),
         "agreement": float((extra[:, 1] * (margins > 0)).sum() / extra[:, 1].sum()),
     }
+
+
+def _outside_reference(given: Preferences, reference: NetworkPolicy) -> int:
+    """Pairs of which the reference gives one dose no probability; it counts as one in 10^12 there."""
+    probs, rows = reference.probs(given.state), np.arange(len(given.chosen))
+    return int(((probs[rows, given.chosen] == 0) | (probs[rows, given.rejected] == 0)).sum())
 
 
 def _table(path: Path) -> pa.Table:

@@ -49,7 +49,7 @@ def test_price_rises_while_the_policy_is_too_far_and_falls_when_it_is_near() -> 
 
 
 def test_a_tight_limit_keeps_the_policy_near_the_clinicians() -> None:
-    options = probes.small("bear") | {"updates": 600, "dual_rate": 0.05}
+    options = probes.small("bear") | {"updates": 300, "dual_rate": 0.1}
     loose, tight = (policy.fit("bear", probes.clinic(), options | {"eps": eps}).notes["mmd"] for eps in (0.6, 0.1))
     assert tight < 0.16
     assert loose > 2 * tight

@@ -79,6 +79,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cql", "bcq", "dqn", "sac"])
 def test_better_action_is_chosen(name: str) -> None:
     episodes, state = probes.action_choice()
@@ -86,6 +87,7 @@ def test_better_action_is_chosen(name: str) -> None:
     assert fitted.probs(state["s"][None])[0, 1] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bcq", "dqn"])
 @pytest.mark.parametrize(("terminated", "value"), [(True, 1.0), (False, 2.0)])
 def test_truncation_bootstraps_and_termination_does_not(name: str, terminated: bool, value: float) -> None:

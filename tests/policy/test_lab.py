@@ -68,6 +68,7 @@ def test_an_unknown_component_is_refused() -> None:
         lab.broken("stitching", ())
 
 
+@pytest.mark.slow
 def test_comparison_measures_stitching_and_risk() -> None:
     rows = {row.learner: row for row in lab.compare(["filtered_bc", "iql", "dqn"], updates=300)}
     assert rows["filtered_bc"].stitching == 0.5

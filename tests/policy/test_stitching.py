@@ -5,7 +5,10 @@ import pytest
 import policy
 from tests import probes
 
-STITCHES = ["awac", "iql", "conservative_iql", "bear", "cql", "bcq", "dqn", "sac"]
+STITCHES = [
+    *("iql", "conservative_iql", "cql"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("awac", "bear", "bcq", "dqn", "sac")),
+]
 
 
 @pytest.mark.parametrize("name", STITCHES)
