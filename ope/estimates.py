@@ -186,12 +186,12 @@ def reasons_to_withhold(
     """
     reasons: dict[str, str | None] = {}
     for name, found in intervals.items():
-        own: str | None = None
-        if cut and (name in NEED_Q or config is not False):
+        own = gating.too_few(policy_gates)  # said first: it makes every other reason idle
+        if own is None and cut and (name in NEED_Q or config is not False):
             own = f"truncated: {cut} episodes are cut off and have no final_value"
-        elif np.isnan(found.value):
+        elif own is None and np.isnan(found.value):
             own = "undefined: at some step no episode has any weight left"
-        elif config is not False:
+        elif own is None and config is not False:
             own = gating.withheld(
                 [*policy_gates, *(more or {}).get(name, ()), *_own_gates(name, intervals, config, allowed)]
             )

@@ -143,6 +143,11 @@ def check_agreement(model: float, reference: str, found: Interval) -> Gate:
     return _within("disagreement", model, (found.low, found.high), text)
 
 
+def too_few(gates: Sequence[Gate]) -> str | None:
+    """The reason where there are too few patients, whatever else holds; None where there are enough."""
+    return withheld([gate for gate in gates if gate.code == "too_few_patients"])
+
+
 def withheld(gates: Sequence[Gate]) -> str | None:
     """The first failed gate as `code: reason`; None where all passed."""
     failed = [gate for gate in gates if not gate.passed]
