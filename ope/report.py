@@ -57,6 +57,8 @@ GATES: Mapping[str, GateText] = {
     ),
     "self_test": GateText("The estimators pass their self-test", "mending the evaluation"),
     "truncated": GateText("Every episode has its outcome", "records until the outcome, or a value for the last state"),
+    "no_model": GateText("A value model was fitted", "fitting a value model for this policy too"),
+    "no_estimate": GateText("The estimator applies", "an estimator that applies to this policy"),
     "undefined": GateText("The policy agrees with the clinicians somewhere", "a policy closer to what clinicians do"),
     "worse_than_clinicians": GateText(
         "Not worse than the clinicians", "another policy: the evidence is against this one"
@@ -67,6 +69,7 @@ GATES: Mapping[str, GateText] = {
 }
 """Gate's code -> its name and what would lift it."""
 
+NOT_APPLICABLE = ("no_model", "no_estimate")
 VERDICTS: Mapping[str, tuple[str, str, str]] = {
     gates.REFUSED: (
         "bad", "Refused",
@@ -235,12 +238,12 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "features": _features(evidence),
         "losses": [row for row in evidence.quality["source"] if row["rows"]],
         "doses": _doses(evidence.dictionary),
+        "calibration": _calibration(evidence),
         "described": described(evidence),
         "plots": {
             "returns": _return_plot(evidence),
             "differences": _difference_plot(evidence),
             "sample": _sample_plot(evidence),
-            "calibration": _calibration_plot(evidence),
         },
         "bar": plots.bar,
     }
@@ -286,6 +289,15 @@ def _verdict(evidence: Evidence) -> dict[str, Any]:
         "difference": next(row for row in against if row["estimator"] == primary),
         "primary": primary,
     }
+
+
+def _row_for(estimates: Sequence[dict[str, Any]], primary: str) -> dict[str, Any]:
+    """The primary estimator's row; where it does not apply (a control has no value model), that of wis."""
+    found = {row["estimator"]: row for row in estimates}
+    row = found[primary]
+    if (row["withheld"] or "").startswith(NOT_APPLICABLE):
+        return found.get("wis", row)
+    return row
 
 
 def _primary(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -358,19 +370,6 @@ def _grids(evidence: Evidence, found: Mapping[str, Any]) -> list[tuple[str, Mark
     return out
 
 
-def _calibration_plot(evidence: Evidence) -> Markup:
-    """Error of the behaviour model's probability of each dose, as a picture of the dose grid."""
-    fluid, pressor = _bin_names(evidence.dictionary)
-    error = np.asarray(evidence.evaluation["behaviour"]["by_action"], float).reshape(len(fluid), len(pressor))
-    worst = np.unravel_index(int(error.argmax()), error.shape)
-    alt = (
-        f"Calibration error of the behaviour model by dose, in points of probability: at most {error.max():.1%}, "
-        f"at {fluid[worst[0]]} mL with {pressor[worst[1]]} µg/kg/min"
-    )
-    axes = f"fluid, mL in {evidence.dictionary.step_hours:g} h", "vasopressor, µg/kg/min"
-    return plots.heat(error, alt, fluid, pressor, axes, digits=1)
-
-
 def _bin_names(known: Dictionary) -> tuple[list[str], list[str]]:
     fluid = [f"{rate * known.step_hours:.0f}" for rate in known.fluid_medians_ml_h]
     return fluid, [f"{dose:.2f}" for dose in known.vasopressor_medians_ug_kg_min]
@@ -408,6 +407,17 @@ def _doses(known: Dictionary) -> list[dict[str, str]]:
     ]
 
 
+def _calibration(evidence: Evidence) -> list[dict[str, Any]]:
+    """Each drug's bins: how often the dose was given, how often the behaviour model said so, and its error."""
+    names = dict(zip(("fluid", "vasopressor"), _bin_names(evidence.dictionary), strict=True))
+    units = {"fluid": f"mL in {evidence.dictionary.step_hours:g} h", "vasopressor": "µg/kg/min"}
+    return [
+        {"dose": f"{drug}, {names[drug][row['bin']]} {units[drug]}", **row}
+        for drug in names
+        for row in evidence.evaluation["behaviour"]["by_drug"][drug]
+    ]
+
+
 def _bins(edges: Sequence[float], form: str) -> list[str]:
     named = [form.format(edge) for edge in edges]
     between = [f"{low} to {high}" for low, high in pairwise(named)]
@@ -420,7 +430,7 @@ def _return_plot(evidence: Evidence) -> Markup | None:
     rows = [_interval("clinicians (records)", clinicians)]
     for name in [*evidence.learned, *evidence.controls]:
         estimates = evidence.evaluation["policies"][name]["estimates"]
-        rows.append(_interval(name.replace("_", " "), next(row for row in estimates if row["estimator"] == primary)))
+        rows.append(_interval(name.replace("_", " "), _row_for(estimates, primary)))
     reference = None if clinicians["value"] is None else (clinicians["value"], "clinicians")
     alt = f"Estimated return by {primary} with intervals: " + "; ".join(_spoken(row) for row in rows)
     return _unless_empty(rows, alt, "return per stay (higher is better)", reference)

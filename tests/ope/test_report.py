@@ -11,7 +11,7 @@ import pytest
 from cohort import artifact
 from cohort.errors import ArtifactError
 from cohort.sources import SOURCES
-from ope import divergence, gates, hazards, plots, report
+from ope import assessment, divergence, gates, hazards, plots, report
 from ope.estimates import ESTIMATORS
 from ope.evaluation import CONTROLS
 from policy.base import LEARNERS
@@ -221,8 +221,24 @@ def test_every_number_of_a_real_evaluation_that_nothing_withholds_is_printed(len
     for row in printed:
         assert f"{report.number(row['low'])} to {report.number(row['high'])}" in text
     supporting = document["policies"]["iql"]["supporting"]
-    assert f"Γ = {supporting['tipping_gamma']['every_step']:.2f}" in text
-    assert report.number(supporting["lower_bound"]["value"]) in text
+    if supporting["tipping_gamma"]:
+        assert f"Γ = {supporting['tipping_gamma']['every_step']:.2f}" in text
+        assert report.number(supporting["lower_bound"]["value"]) in text
+
+
+def test_a_part_of_the_sensitivity_may_be_withheld_alone(lenient: Path, tmp_path: Path) -> None:
+    at = "policies/iql/supporting"
+    edit = {f"{at}/{part}": None for part in ("tipping_gamma", "influence", "lower_bound", "discounts")}
+    edit |= {"policies/iql/supporting_withheld": "low_ess: too little"}
+    text = text_of(report.render(small_run.with_evaluation(lenient, tmp_path / "run", edit)))
+    assert "The rest is withheld : too little" in text
+    assert "Γ" not in text
+
+
+def test_a_control_without_the_primary_estimator_is_drawn_by_wis() -> None:
+    rows = [{"estimator": "wdr", "withheld": assessment.NO_MODEL}, {"estimator": "wis", "withheld": None}]
+    assert report._row_for(rows, "wdr")["estimator"] == "wis"
+    assert report._row_for(rows[1:], "wis")["estimator"] == "wis"
 
 
 def test_ranks_and_joint_intervals_are_printed_where_there_are_any(run: Path, tmp_path: Path) -> None:
