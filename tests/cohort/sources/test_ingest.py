@@ -12,6 +12,7 @@ import pytest
 
 from cohort import sources, tables
 from cohort.errors import InputError
+from cohort.sources import files, mimic_iv
 
 IV = sources.SourceConfig(kind="mimic_iv")
 
@@ -89,6 +90,16 @@ def test_shard_size_and_workers_change_nothing(
     assert counts == sources.ingest(simulated, tmp_path / "one", IV)
     assert len(list((tmp_path / "many").iterdir())) > 1
     same(shards, tmp_path / "many")
+
+
+def test_only_rows_of_items_that_are_read_leave_the_file(simulated: Path) -> None:
+    table = next(table for table in mimic_iv.TABLES if table.name == "chartevents")
+    path = simulated / "icu" / "chartevents.parquet"
+    read = list(files.batches(table, [path]))
+    items = {int(item) for batch in read for item in batch.columns["itemid"]}
+    assert table.ids is not None
+    assert items <= table.ids
+    assert sum(batch.rows for batch in read) == pq.read_metadata(path).num_rows
 
 
 def test_the_stays_of_one_patient_are_in_one_shard(simulated: Path, tmp_path: Path) -> None:
