@@ -110,9 +110,9 @@ def run(request: Request) -> RunDirectory:
 def alone(request: Request, chosen: Sequence[Stage]) -> RunDirectory:
     """Some stages only, on the directories that earlier ones left in the run's directory."""
     with opened(request.out) as directory:
-        directory.update(name=request.config.name, seed=request.config.seed, finished=False)
         for stage in chosen:
-            perform(stage, directory, request.existing)
+            if perform(stage, directory, request.existing):
+                directory.update(name=request.config.name, seed=request.config.seed, finished=False)
     return directory
 
 
