@@ -21,7 +21,7 @@ from cohort.errors import ArtifactError
 
 MANIFEST = "manifest.json"
 VERSION = 1
-RECORDED_PACKAGES = ("numpy", "pandas", "pyarrow", "duckdb", "scikit-learn", "torch", "d3rlpy", "safetensors")
+RECORDED_PACKAGES = ("numpy", "pandas", "pyarrow", "scikit-learn", "torch", "d3rlpy", "safetensors")
 
 
 class Draft:

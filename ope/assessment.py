@@ -163,7 +163,7 @@ def judged(finding: Finding, coverage: Mapping[str, float], setting: Setting) ->
     if finding.by_group is None:  # the clinicians
         return shown
     absent = [name for name in config.estimators if name not in finding.intervals]
-    reason = gating.too_few(finding.gates) or NO_MODEL
+    reason = gating.withheld(finding.gates) or NO_MODEL
     return shown + [estimates.shown(name, UNKNOWN, config.level, finding.overlap, reason) for name in absent]
 
 

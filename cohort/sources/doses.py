@@ -247,6 +247,9 @@ def _weight(
 ) -> tuple[Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
     """The weight of the rows to be divided by one: their own, else the last known, else the assumed one (flagged)."""
     weight = np.where(divided, plausible_weight(orders.weight), np.nan)
+    _add(
+        counts, orders.table, "drug: implausible weight not used", divided & np.isnan(weight) & ~np.isnan(orders.weight)
+    )
     wanted = np.flatnonzero(divided & np.isnan(weight))
     weight[wanted] = weights.before(orders.stay[wanted], orders.start[wanted])
     assumed = divided & np.isnan(weight)

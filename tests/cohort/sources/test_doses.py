@@ -67,7 +67,10 @@ def test_a_dose_per_minute_uses_the_row_s_weight_else_the_last_charted_else_80_k
     assert found["normalised_rate"].tolist() == [1.25]
     assert found["weight_kg"].tolist() == [80.0]
     assert found["weight_assumed"].all()
-    assert counts == {("inputevents", "drug: no weight, 80 kg assumed"): 1}
+    assert counts == {
+        ("inputevents", "drug: no weight, 80 kg assumed"): 1,
+        ("inputevents", "drug: implausible weight not used"): 1,
+    }
 
 
 @pytest.mark.parametrize(
