@@ -22,7 +22,7 @@ from cohort.config import Config, load, parse
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
 from cohort.hospital import HospitalConfig
-from cohort.sources import SOURCES, SourceConfig
+from cohort.sources import SOURCES, SourceConfig, files
 from ope import evaluation, report
 from ope.evaluation import EvaluationConfig
 from policy import behaviour
@@ -156,7 +156,7 @@ def cohort_stage(request: Request) -> Stage:
     config, root = request.config, request.source or request.out / TABLES
     source = config.source.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
     settings = {"source": source, "cohort": config.cohort.model_dump(mode="json")}
-    inputs = {TABLES: _digest_tables(root, config.source.kind) if _is_foreign(request) else root}
+    inputs = {TABLES: digest_tables(root, config.source.kind) if _is_foreign(request) else root}
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
         shards = draft.path / "canonical"
@@ -268,11 +268,14 @@ def _is_foreign(request: Request) -> bool:
     return request.source is not None and not (request.source / artifact.MANIFEST).is_file()
 
 
-def _digest_tables(root: Path, kind: str) -> str:
-    """One digest of the raw files that the source reads: their names and bytes."""
-    names = {table.name for table in import_module(SOURCES[kind]).TABLES}
-    files = sorted(file for file in root.rglob("*") if file.name.partition(".")[0].lower() in names and file.is_file())
-    lines = [f"{file.relative_to(root)} {artifact.hash_file(file)}" for file in files]
+def digest_tables(root: Path, kind: str) -> str:
+    """One digest of the raw files that the source reads: their names and bytes.
+
+    Raises:
+        InputError: a required table is missing.
+    """
+    read = files.read(root, import_module(SOURCES[kind]).TABLES)
+    lines = [f"{file.relative_to(root)} {artifact.hash_file(file)}" for file in read]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -151,6 +151,32 @@ def test_a_hospitals_own_tables_are_told_apart_by_their_bytes(
     assert pipeline.cohort_stage(request).inputs["tables"] != same
 
 
+def test_tables_in_folders_of_parts_are_told_apart_by_every_part(tiny_run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_run / "tables", source, ignore=shutil.ignore_patterns("manifest.json"))
+    (source / "icu" / "chartevents").mkdir()
+    part = (source / "icu" / "chartevents.parquet").rename(source / "icu" / "chartevents" / "part-0.parquet")
+    before = pipeline.digest_tables(source, "mimic_iv")
+    assert pipeline.digest_tables(source, "mimic_iv") == before
+    part.write_bytes(part.read_bytes() + b"x")
+    changed = pipeline.digest_tables(source, "mimic_iv")
+    assert changed != before
+    part.with_name("part-1.parquet").write_bytes(b"more")
+    assert pipeline.digest_tables(source, "mimic_iv") != changed
+
+
+def test_a_meds_dataset_is_told_apart_by_every_file_below_its_data(tmp_path: Path) -> None:
+    shard = tmp_path / "data" / "train" / "0.parquet"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"events")
+    before = pipeline.digest_tables(tmp_path, "meds")
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "codes.parquet").write_bytes(b"not read")
+    assert pipeline.digest_tables(tmp_path, "meds") == before
+    shard.write_bytes(b"others")
+    assert pipeline.digest_tables(tmp_path, "meds") != before
+
+
 @pytest.mark.slow
 def test_replacing_a_run_removes_the_policies_that_it_no_longer_has(
     tiny_run: Path, tiny_config: Path, tmp_path: Path
