@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, StringConstraints, field_validator
 
 from cohort import artifact, build, trajectories
 from cohort.build import CohortConfig
 from cohort.config import Config
+from cohort.errors import InputError
 from cohort.features import FEATURES
 
 FILE = "multiverse.json"
@@ -18,12 +19,22 @@ BASE = "base"
 MOVED = 1e-6
 """A value that differs by less, relative to its deviation in the base, has not moved."""
 
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=60)]
+"""A variant's; it is also its directory's."""
+
 
 class MultiverseConfig(Config):
     """A base cohort and its variants, each a whole configuration (what it leaves out is the default)."""
 
     base: CohortConfig = CohortConfig()
-    variants: dict[str, CohortConfig] = Field(min_length=1)
+    variants: dict[Name, CohortConfig] = Field(min_length=1)
+
+    @field_validator("variants")
+    @classmethod
+    def _spare_the_base(cls, variants: dict[str, CohortConfig]) -> dict[str, CohortConfig]:
+        if BASE in variants:
+            raise ValueError(f"a variant cannot be named {BASE!r}")
+        return variants
 
 
 def run(
@@ -45,7 +56,10 @@ def run(
     built = {BASE: config.base, **config.variants}
     for number, (name, variant) in enumerate(built.items(), start=1):
         (out / name).mkdir()
-        build.build(shards, out / name, variant, seed, workers)
+        try:
+            build.build(shards, out / name, variant, seed, workers)
+        except InputError as error:
+            raise InputError(f"multiverse: {name}: {error}") from None
         if progress is not None:
             progress(number, len(built))
     base = _rows(out / BASE)
