@@ -30,8 +30,13 @@ _SAMPLE = 20_000  # values kept per shard and unit
 Values = dict[tuple[str, str, str], list[np.ndarray]]
 
 
-def examine(root: Path, config: SourceConfig) -> Review:
+def examine(root: Path, config: SourceConfig, scratch: Path | None = None) -> Review:
     """The unknown units of a dataset, most rows first, each with a proposal where one conversion clearly fits.
+
+    Args:
+        root: the folder of the raw tables.
+        config: how they are read.
+        scratch: where rows are kept meanwhile; None is the system's folder for temporary files.
 
     Raises:
         InputError: as `cohort.sources.ingest`.
@@ -40,7 +45,8 @@ def examine(root: Path, config: SourceConfig) -> Review:
     unknown: Values = defaultdict(list)
     known: dict[str, list[np.ndarray]] = defaultdict(list)
     rows: dict[tuple[str, str, str], int] = defaultdict(int)
-    with tempfile.TemporaryDirectory() as scratch, shards.spilt(root, Path(scratch), config, module.TABLES) as spilt:
+    folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".units-")
+    with folder as path, shards.spilt(root, Path(path), config, module.TABLES) as spilt:
         for shard in range(spilt[1]):
             raw = module.measured(shards.raw_tables(spilt[0], shard))
             for table, section in module.SECTIONS.items():

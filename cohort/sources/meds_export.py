@@ -44,7 +44,9 @@ def export(root: Path, out: Path, config: SourceConfig) -> int:
     """
     codes: set[str] = set()
     written = 0
-    with tempfile.TemporaryDirectory() as scratch, shards.spilt(root, Path(scratch), config, mimic_iv.TABLES) as read:
+    out.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(dir=out)  # what is written about patients is never outside `out`
+    with folder as scratch, shards.spilt(root, Path(scratch), config, mimic_iv.TABLES) as read:
         spills, n_shards, _ = read
         for shard in range(n_shards):
             rows = events(shards.raw_tables(spills, shard))
