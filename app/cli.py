@@ -94,13 +94,57 @@ def simulate(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Ov
 
 @app.command()
 def cohort(
-    config: ConfigFile, out: Out, source: Source = None, resume: Resume = False, overwrite: Overwrite = False
+    config: ConfigFile,
+    out: Out,
+    source: Source = None,
+    multiverse: Annotated[
+        Path | None,
+        typer.Option(
+            "--multiverse",
+            metavar="FILE",
+            help="Also build these variants of the cohort, as configs/multiverse.yaml, and say how far each moves it: "
+            "DIR/multiverse. A cohort that is there is used as it is.",
+        ),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make trajectories from hospital tables: DIR/cohort."""
-    from app import run as pipeline
-
     request = _request(config, out, source, resume, overwrite)
-    pipeline.alone(request, [pipeline.cohort_stage(request)])
+    if multiverse is None:
+        from app import run as pipeline
+
+        pipeline.alone(request, [pipeline.cohort_stage(request)])
+    else:
+        from app import multiverse as variants
+
+        variants.show(variants.build(request, multiverse))
+
+
+@app.command()
+def units(
+    config: ConfigFile,
+    source: Annotated[Path, typer.Option("--source", metavar="DIR", help="The hospital's tables.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The review (YAML), for a person to accept.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """List the units that no dictionary knows, each with a conversion where one clearly fits; nothing is converted."""
+    from app import units as review
+    from app.run import load_config
+
+    review.show(review.write(source, out, load_config(config).source, overwrite), out)
+
+
+@app.command("export-meds")
+def export_meds(
+    source: Annotated[Path, typer.Option("--source", metavar="DIR", help="Tables in MIMIC-IV's layout.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The MEDS dataset's directory.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the dataset once it is complete.")] = False,
+) -> None:
+    """Write tables in MIMIC-IV's layout, the simulated hospital's too, as a MEDS dataset."""
+    from app import meds
+
+    print(f"{meds.write(source, out, overwrite):,} events -> {out}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from cohort import artifact
 
 def show(run: Path, console: Console | None = None) -> None:
     """Print stays, patients, each policy's estimate or why it is withheld, the verdict, and what to open."""
-    out = console or _wide(Console(highlight=False))
+    out = console or wide(Console(highlight=False))
     document = artifact.read_json(run / "ope" / "evaluation.json")
     out.print(_cohort_line(run, document["cohort"]))
     out.print(_estimates(document))
@@ -23,7 +23,7 @@ def show(run: Path, console: Console | None = None) -> None:
     out.print(f"{'page':<8} suture app {run}", soft_wrap=True)
 
 
-def _wide(console: Console) -> Console:
+def wide(console: Console) -> Console:
     """Where the output goes to a file, no terminal's width breaks the lines."""
     if not console.is_terminal:
         console.width = 140

@@ -7,6 +7,10 @@ from app.run_directory import RECORD
 from cohort import artifact
 from cohort.errors import ArtifactError
 
+_RUN_AGAIN = "suture run CONFIG --out RUN --resume"
+_AGAIN = {"multiverse": "suture cohort CONFIG --out RUN --multiverse FILE --resume"}
+"""Which command makes a directory again that no run makes."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -39,7 +43,7 @@ def check(run: Path) -> list[Checked]:
             if source in digests and digests[source] != recorded:
                 raise ArtifactError(
                     f"{run / name}: made from another {source} than the one beside it; "
-                    "`suture run CONFIG --out RUN --resume` makes it again"
+                    f"`{_AGAIN.get(name, _RUN_AGAIN)}` makes it again"
                 )
     return [
         Checked(name, manifest["kind"], len(manifest["files"]), _megabytes(run / name), digests[name])

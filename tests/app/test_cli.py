@@ -20,7 +20,10 @@ from app.recommendation import rows
 from cohort import artifact
 from policy.recommend import Recommendation
 
-COMMANDS = ["run", "simulate", "cohort", "train", "evaluate", "report", "recommend", "verify", "app", "bench"]
+COMMANDS = [
+    "run", "simulate", "cohort", "units", "export-meds", "train", "evaluate", "report", "recommend", "verify", "app",
+    "bench",
+]  # fmt: skip
 Suture = Callable[..., Any]
 SCRIPT = Path(sys.executable).with_name("suture")
 
