@@ -23,9 +23,10 @@ def table(decisions: pa.Table, stays: pd.DataFrame) -> dict[str, Any]:
         stays: the selected stays, ordered by id, with `died`.
 
     Returns:
-        `groups` (stays in each) and `rows`, each with name, missing (stays without a value), per group either count
-        and share (binary) or quartiles, and smd: the mean of the dead less that of the survivors over their pooled
-        standard deviation, None where either has fewer than two values or does not vary.
+        `groups` (stays in each) and `rows`, each with name, missing (stays without a value), known (stays with one, by
+        group: what tells a small cell), per group either count and share (binary) or quartiles, and smd: the mean of
+        the dead less that of the survivors over their pooled standard deviation, None where either has fewer than two
+        values or does not vary.
     """
     died = stays["died"].to_numpy(bool)
     row = np.searchsorted(stays["stay_id"].to_numpy(), decisions["stay_id"].to_numpy())
@@ -68,6 +69,7 @@ def _values(decisions: pa.Table, row: Int[np.ndarray, "n"], n_stays: int) -> dic
 def _row(name: str, value: Float64[np.ndarray, "s"], members: Mapping[str, Bool[np.ndarray, "s"]]) -> dict[str, Any]:
     known = ~np.isnan(value)
     row: dict[str, Any] = {"name": name, "missing": int((~known).sum()), "smd": None}
+    row["known"] = {group: int((mask & known).sum()) for group, mask in members.items()}
     for group, mask in members.items():
         inside = value[mask & known]
         if name in BINARY:

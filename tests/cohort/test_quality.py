@@ -77,6 +77,7 @@ def test_table_1_describes_the_first_value_of_the_first_day_by_outcome(path: Pat
     assert rows["sodium"]["survived"] == [131.5, 132.0, 132.5]
     assert rows["sodium"]["died"] == [134.0, 134.0, 134.0]
     assert rows["sodium"]["missing"] == 1
+    assert rows["sodium"]["known"] == {"overall": 4, "survived": 3, "died": 1}
     assert rows["sodium"]["smd"] is None
     assert rows["vasopressor_ever"]["died"] == {"count": 1, "share": 0.5}
     assert rows["vasopressor_ever"]["survived"] == {"count": 0, "share": 0.0}
