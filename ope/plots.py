@@ -212,6 +212,50 @@ def bar(share: float, alt: str) -> Markup:
     return Markup(f"{frame}{track}{fill}</svg>")
 
 
+def flow(steps: Sequence[tuple[str, tuple[str, str] | None]], alt: str) -> Markup:
+    """Boxes from top to bottom, each with what is left; beside the arrow to a box, in a box of its own, what was lost.
+
+    Args:
+        steps: (what is left, (how many were lost before it, why)); None before the first.
+        alt: the alternative text.
+    """
+    wide, high, gap, side = 340.0, 38.0, 62.0, 262.0
+    middle, parts = 120.0, []
+    for number, (left, lost) in enumerate(steps):
+        top = 1 + number * (high + gap)
+        if lost is not None:
+            turn = top - gap / 2 - 3
+            parts.append(_segment("arrow", middle, top - gap, middle, top - 7) + _arrow_head(middle, top))
+            parts.append(_segment("arrow", middle, turn, side, turn))
+            parts.append(_box(side, turn - 22, WIDTH - side - 1, 44, "box side"))
+            parts.append(
+                _text(side + 14, turn - 4, lost[0], "start") + _text(side + 14, turn + 14, lost[1], "start", "small")
+            )
+        parts.append(_box(1, top, wide, high, "box") + _text(15, top + high / 2 + 4.5, left, "start"))
+    return _svg(len(steps) * (high + gap) - gap + 2, alt, parts)
+
+
+def _box(x: float, y: float, wide: float, high: float, kind: str) -> str:
+    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" rx="5"/>'
+
+
+def _arrow_head(x: float, y: float) -> str:
+    return f'<path class="arrow-head" d="M{x - 5:.1f} {y - 8:.1f}h10l-5 7z"/>'
+
+
+def columns(shares: Sequence[float], alt: str) -> Markup:
+    """Narrow columns for a table's cell, one a window from the first to the last; `share` of 1 fills the height."""
+    wide, high = 96 / max(len(shares), 1), 20.0
+    parts = [
+        f'<rect class="bar-fill" x="{index * wide:.2f}" y="{high * (1 - share):.2f}" '
+        f'width="{wide * 0.86:.2f}" height="{high * share:.2f}"/>'
+        for index, share in enumerate(shares)
+    ]
+    frame = f'<svg class="bar" viewBox="0 0 96 20" width="96" height="20" role="img" aria-label="{escape(alt)}">'
+    track = f'<rect class="bar-track" width="96" height="{high:.0f}"/>'
+    return Markup(f"{frame}{track}{''.join(parts)}</svg>")
+
+
 def _ticks(values: Sequence[float], about: int = 5) -> list[float]:
     """Round tick positions that enclose the values; steps are 1, 2 or 5 times a power of ten."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)

@@ -187,7 +187,11 @@ def render(run: Path) -> str:
     Raises:
         ArtifactError: the run has no finished cohort or evaluation, or a file differs from its manifest.
     """
-    evidence = read(run)
+    return page("report.html.j2", context(read(run)))
+
+
+def page(template: str, content: Mapping[str, Any]) -> str:
+    """A page from a template, with the style and the notice that every page carries; what it prints is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -197,7 +201,7 @@ def render(run: Path) -> str:
     )
     environment.filters.update(number=number, signed=signed, percent=percent, count=count, short=short, grouped=grouped)
     style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(style=style, notice=NOTICE, **context(evidence))
+    return environment.get_template(template).render(style=style, notice=NOTICE, **content)
 
 
 def read(run: Path) -> Evidence:
@@ -206,7 +210,7 @@ def read(run: Path) -> Evidence:
     Raises:
         ArtifactError: one is missing, changed, or not JSON.
     """
-    hashes = {f"{stage}/{file}": _checked(run, stage, file) for stage, file in READ}
+    hashes = {f"{stage}/{file}": checked(run, stage, file) for stage, file in READ}
     evaluation, flow, quality, known = (artifact.read_json(run / name) for name in hashes)
     stages = ["tables", "cohort", "behaviour", *(f"policy/{name}" for name in sorted(evaluation["policies"])), "ope"]
     made = [stage for stage in stages if (run / stage / artifact.MANIFEST).is_file()]
@@ -305,8 +309,12 @@ def _primary(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> dict[str, An
     return next((row for row in rows if row["estimator"] == evidence.evaluation["config"]["primary"]), None)
 
 
-def _checked(run: Path, stage: str, file: str) -> str:
-    """The file's hash, once it is known to be its manifest's."""
+def checked(run: Path, stage: str, file: str) -> str:
+    """The file's hash, once it is known to be its manifest's.
+
+    Raises:
+        ArtifactError: it is missing, or differs from its manifest.
+    """
     expected = artifact.read_manifest(run / stage)["files"].get(file)
     path = run / stage / file
     if expected is None or not path.is_file():
