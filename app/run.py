@@ -23,7 +23,7 @@ from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
 from cohort.hospital import HospitalConfig
 from cohort.sources import SOURCES, SourceConfig, files
-from ope import evaluation, report
+from ope import evaluation, quality_page, report
 from ope.evaluation import EvaluationConfig
 from policy import behaviour
 from policy.base import LEARNERS
@@ -35,6 +35,7 @@ TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, OPE, REPORT = (
     "tables", "truth", "cohort", "behaviour", "policy", "ope", "report",
 )  # fmt: skip
 REPORT_FILE = "report.html"
+QUALITY_FILE = "quality.html"
 EVALUATION_FILE = "evaluation.json"
 DICTIONARY_FILE = "dictionary.json"
 TRAINING_SPLIT = "train"
@@ -195,9 +196,10 @@ def evaluate_stage(request: Request) -> Stage:
 
 
 def report_stage(request: Request) -> Stage:
-    """One self-contained HTML page."""
+    """The report and, beside it, the quality of its data: self-contained HTML pages."""
 
     def make(draft: artifact.Draft, _advance: Advance) -> None:
+        (draft.path / QUALITY_FILE).write_text(quality_page.render(request.out), encoding="utf-8")
         (draft.path / REPORT_FILE).write_text(report.render(request.out), encoding="utf-8")
 
     inputs = {COHORT: request.out / COHORT, **_named(_policies(request)), OPE: request.out / OPE}

@@ -80,7 +80,12 @@ def documents(run: Path) -> Iterator[tuple[Path, str]]:
     """(file, folder of the store) of the documents that are copied: manifests, evaluation, report, costs."""
     for stage, _ in _manifests(run):
         yield run / stage / artifact.MANIFEST, f"manifests/{stage}"
-    for path in (run / "ope" / "evaluation.json", run / "report" / "report.html", run / "run.json"):
+    for path in (
+        run / "ope" / "evaluation.json",
+        run / "report" / "report.html",
+        run / "report" / "quality.html",
+        run / "run.json",
+    ):
         if path.is_file():
             yield path, path.parent.name if path.parent != run else ""
 

@@ -31,6 +31,7 @@ MADE_BY_A_RUN = (
     "policy/iql",
     "ope/evaluation.json",
     "report/report.html",
+    "report/quality.html",
     "truth/",
 )
 
