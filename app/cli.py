@@ -209,7 +209,7 @@ def verify(run: RunArgument) -> None:
 
     for one in check(run):
         print(f"{one.name:<18} {one.files:>6} files {one.megabytes:>10.1f} MB  sha256 {one.digest[:16]}")
-    print("every file is as it was written, and every stage was made from the ones beside it")
+    print("every file of every stage is as it was written, and every stage was made from the ones beside it")
 
 
 @app.command("app")

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 import policy.store
 from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
@@ -50,6 +50,7 @@ def write(run: Path, states: Path, out: Path, name: str | None = None, overwrite
     _refuse(out, overwrite)
     chosen = name or main_policy(run)
     served = _load(run, chosen)
+    _require_one_cohort(run, chosen)
     table = read_states(states)
     state, age = _features(table, served, states)
     known = recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT))
@@ -117,6 +118,8 @@ def read_states(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: not readable: truncated or damaged ({type(error).__name__})") from None
     if not table.num_rows:
         raise InputError(f"{path}: has no rows")
+    if len(set(table.column_names)) < table.num_columns:
+        raise InputError(f"{path}: a column is given twice")
     frame: pd.DataFrame = table.to_pandas()
     return frame
 
@@ -138,7 +141,11 @@ def _features(
         if name + AGE_SUFFIX in table:
             age[:, column] = _numbers(table, name + AGE_SUFFIX, path)
         elif name + IMPUTED_SUFFIX in table:
-            age[table[name + IMPUTED_SUFFIX].to_numpy(bool), column] = np.nan
+            age[_flags(table, name + IMPUTED_SUFFIX, path), column] = np.nan
+    negative = int((age < 0).sum())
+    if negative:
+        raise InputError(f"{path}: {negative} ages (columns *{AGE_SUFFIX}) are below 0 h")
+    age[np.isnan(state)] = np.nan  # a value that is not there was not measured, whatever its age says
     return np.where(np.isnan(state), served.dictionary.imputation, state), age
 
 
@@ -146,6 +153,22 @@ def _numbers(table: pd.DataFrame, name: str, path: Path) -> Float[np.ndarray, "m
     if not (pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().all()):
         raise InputError(f"{path}: {name}: type {table[name].dtype}, expected numbers")
     return table[name].to_numpy(np.float64, na_value=np.nan)
+
+
+def _flags(table: pd.DataFrame, name: str, path: Path) -> Bool[np.ndarray, "m"]:
+    """A column of true and false (or 1 and 0); an empty one counts as imputed."""
+    values = table[name].astype("object").where(table[name].notna(), True)
+    if not values.isin([True, False]).all():
+        raise InputError(f"{path}: {name}: expected true or false in {int((~values.isin([True, False])).sum())} rows")
+    return values.to_numpy(bool)
+
+
+def _require_one_cohort(run: Path, name: str) -> None:
+    """The policy and the behaviour model were trained on the cohort that is there."""
+    cohort = artifact.digest(run / COHORT)
+    for path in (run / POLICY / name, run / BEHAVIOUR):
+        if artifact.read_manifest(path)["inputs"].get(COHORT) != cohort:
+            raise ArtifactError(f"{path}: made from another cohort than the one beside it; train again")
 
 
 def _load(run: Path, name: str) -> NetworkPolicy:

@@ -111,8 +111,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         found = manifest.get("version") if isinstance(manifest, dict) else None
         raise ArtifactError(f"{file}: version {found}, this Suture reads version {VERSION}")
-    if not isinstance(manifest.get("files"), dict):
-        raise ArtifactError(f"{file}: lists no files")
+    for key, kind in (("files", dict), ("inputs", dict), ("config", dict), ("rows", dict), ("kind", str)):
+        if not isinstance(manifest.get(key), kind):
+            raise ArtifactError(f"{file}: {key}: missing or damaged")
+    if "seed" not in manifest:
+        raise ArtifactError(f"{file}: seed: missing or damaged")
     return manifest
 
 
@@ -126,8 +129,8 @@ def verify(path: Path) -> dict[str, Any]:
     listed: dict[str, str] = manifest["files"]
     for name, expected in listed.items():
         _require_intact(path / name, expected)
-    extra = sorted(str(file.relative_to(path)) for file in _files(path) if str(file.relative_to(path)) not in listed)
-    if extra and extra != [MANIFEST]:
+    extra = sorted({str(file.relative_to(path)) for file in _files(path)} - {*listed, MANIFEST})
+    if extra:
         raise ArtifactError(f"{path / extra[0]}: not listed in {MANIFEST}")
     return manifest
 

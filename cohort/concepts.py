@@ -38,11 +38,18 @@ class Concepts(config.Config):
     """The whole dictionary."""
 
     measured: dict[str, Concept]
+    derived: dict[str, tuple[float, float]]
+    """What a state feature that is not measured can be, lowest and highest."""
     state: tuple[str, ...]
     """The names of the state's columns, in order."""
     log: tuple[str, ...]
     """State features scaled as log(0.1 + x)."""
     norepinephrine_equivalent: dict[str, float]
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and highest possible value of every feature."""
+        return {name: concept.range for name, concept in self.measured.items()} | self.derived
 
     @property
     def log_mask(self) -> tuple[bool, ...]:

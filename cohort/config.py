@@ -47,7 +47,10 @@ def parse(content: Mapping[str, Any], model: type[C], name: str) -> C:
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        first = next(
+            (one for one in found if one["type"] == "extra_forbidden"), found[0]
+        )  # a misspelt key, not its lack
         key = ".".join(str(part) for part in first["loc"]) or "(top)"
         value = "" if first["type"] in {"missing", "extra_forbidden"} else f", got {first['input']!r:.60}"
         reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]

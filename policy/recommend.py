@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from pydantic import Field
 from sklearn.neighbors import NearestNeighbors
 
+from cohort import concepts
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
@@ -73,7 +74,7 @@ class Recommendation:
     lifts: str | None
     """What would lift the abstention."""
     alternatives: tuple[tuple[int, float, int], ...]
-    """The likeliest doses: (action, probability under the policy, support)."""
+    """The likeliest supported doses: (action, probability under the policy, support); none with an abstention."""
 
 
 def support(episodes: Episodes, config: RecommendConfig | None = None, seed: int = 0) -> Support:
@@ -133,7 +134,7 @@ def recommend(
     for i in range(len(state)):
         ages = None if age_h is None else age_h[i]
         ages = _imputed_ages(policy, state[i]) if ages is None else ages
-        stale = _stale(policy, ages, known.config) if readable[i] else _unreadable(state[i])
+        stale = _stale(policy, ages, known.config) if readable[i] else _unreadable(policy, state[i])
         out.append(_one(policy, probs[i], usual[i], counts[i], distance[i], known, stale))
     return out
 
@@ -168,7 +169,8 @@ def _one(
         )
     shown = stale is None
     fluid, pressor = policy.dictionary.dose(best) if policy.dictionary is not None and held is None else (None, None)
-    order = np.argsort(-probs, kind="stable")[: 3 if shown else 0]
+    supported = (counts >= config.min_support) & (usual >= config.min_probability) & (held is None)
+    order = [a for a in np.argsort(-probs, kind="stable") if supported[a]][:3]
     return Recommendation(
         action=best if held is None else None,
         fluid_ml=fluid,
@@ -185,18 +187,30 @@ def _one(
 
 
 def _readable(policy: NetworkPolicy, state: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, "m"]:
-    finite = np.isfinite(state).all(axis=1)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(state.astype(np.float32)).all(axis=1)
     constant = (state == state[:, :1]).all(axis=1) & (state.shape[1] > 1)
     logged = policy.scaler.log & (state <= -0.1)  # log(0.1 + x) does not exist there
-    return np.asarray(finite & ~constant & ~logged.any(axis=1), bool)
+    return np.asarray(finite & ~constant & ~logged.any(axis=1) & ~_impossible(policy, state).any(axis=1), bool)
 
 
-def _unreadable(state: Float[np.ndarray, "d"]) -> tuple[str, str]:
+def _impossible(policy: NetworkPolicy, state: Float[np.ndarray, "m d"]) -> Bool[np.ndarray, "m d"]:
+    """Where a value lies outside the dictionary's range of its feature; features it does not know have none."""
+    known = concepts.load().ranges
+    low, high = np.array([known.get(name, (-np.inf, np.inf)) for name in policy.features]).T
+    slack = 1e-5 * np.maximum(1.0, np.abs(state))  # float32 has rounded the range's own ends
+    with np.errstate(invalid="ignore"):
+        return np.asarray((state < low - slack) | (state > high + slack), bool)
+
+
+def _unreadable(policy: NetworkPolicy, state: Float[np.ndarray, "d"]) -> tuple[str, str]:
     bad = int((~np.isfinite(state)).sum())
     if bad:
         return f"{bad} of {len(state)} features are NaN or infinite", "chart the missing values"
     if (state == state[0]).all():
         return "all features have the same value", "check the connection to the record"
+    for column in np.flatnonzero(_impossible(policy, state[None])[0])[:1]:
+        return f"{policy.features[column]} has an impossible value", f"check the charted {policy.features[column]}"
     return "a feature that cannot be negative is", "check the charted values"
 
 

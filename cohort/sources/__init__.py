@@ -1,5 +1,6 @@
 """Sources: raw hospital layouts brought to the canonical tables, in shards of stays."""
 
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from cohort.config import Config, load
+from cohort.errors import InputError
 from cohort.sources.review import Review
 from cohort.tables import Counts
 
@@ -54,8 +56,32 @@ def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int,
         (table, reason) -> rows dropped, changed or flagged; a missing optional table is (table, "table missing") -> 1.
 
     Raises:
-        InputError: a required table or column is missing, of a wrong type, unreadable, or damaged.
+        InputError: a required table or column is missing, of a wrong type, unreadable, or damaged; or most doses of
+            vasopressors or of fluids have a unit that is not known, and windows would seem to have none.
     """
     from cohort.sources.shards import ingest as read  # Arrow is loaded only where tables are read
 
-    return read(root, out, config, import_module(SOURCES[config.kind]), progress)
+    counts = read(root, out, config, import_module(SOURCES[config.kind]), progress)
+    require_doses(out, counts)
+    return counts
+
+
+def require_doses(out: Path, counts: Counts) -> None:
+    """Refuse shards in which more doses were set aside for their unit than could be read.
+
+    Raises:
+        InputError: naming the table, the kind of dose and both counts.
+    """
+    from cohort import artifact
+
+    drugs = Counter[str]()
+    for shard in sorted(out.glob("shard-*/infusions.parquet")):
+        drugs.update(artifact.read_parquet(shard, ["drug"]).column("drug").to_pylist())
+    fluids = drugs["fluid"] + drugs["d5w"]
+    for kind, known in (("drug", drugs.total() - fluids), ("fluid", fluids)):
+        for (table, reason), unknown in sorted(counts.items()):
+            if reason == f"{kind}: unit not known" and unknown > known:
+                raise InputError(
+                    f"{table}: {unknown} {kind} doses have a unit that is not known, only {known} can be read; "
+                    "without them windows would seem to have no dose"
+                )

@@ -219,8 +219,9 @@ def _unreadable(values: pa.Array, kind: Kind) -> pa.Array:
 def _parquet(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
     texts = [column for column, kind in table.columns.items() if kind is Kind.TEXT]
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts) as file:
-            names = _names(table, path, file.schema_arrow.names)
+        names = _names(table, path, pq.read_schema(path).names)
+        categories = [names[column] for column in texts if column in names]
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=categories) as file:
             for batch in file.iter_batches(batch_size=block_bytes // _ROW_BYTES, columns=list(names.values())):
                 arrays = [_cast(table, path, column, batch.column(name)) for column, name in names.items()]
                 yield _completed(table, pa.RecordBatch.from_arrays(arrays, names=list(names)))

@@ -107,6 +107,25 @@ def with_column(name: str, value: Callable[[pd.DataFrame], object]) -> Change:
     return lambda frame: frame.assign(**{name: value(frame)})
 
 
+def test_vasopressors_in_a_unit_nobody_knows_are_refused_not_read_as_none(
+    cohort: Callable[[], Any], source: Path
+) -> None:
+    def unknown(frame: pd.DataFrame) -> pd.DataFrame:
+        vasopressor = frame["itemid"].isin([221906, 221289, 221749, 221662, 222315])
+        frame.loc[vasopressor, ["rateuom", "amountuom"]] = "furlong"
+        return frame
+
+    rewrite(source, "icu/inputevents", unknown)
+    error = one_line(cohort(), 3)
+    assert re.search(r"inputevents: \d+ drug doses have a unit that is not known, only \d+ can be read", error)
+
+
+@pytest.mark.parametrize("column", ["rateuom", "statusdescription"])
+def test_a_renamed_text_column_is_named(cohort: Callable[[], Any], source: Path, column: str) -> None:
+    rewrite(source, "icu/inputevents", lambda frame: frame.rename(columns={column: "other"}))
+    assert re.search(rf"inputevents.*{column}", one_line(cohort(), 3))
+
+
 @pytest.mark.parametrize("table", ["icu/icustays", "hosp/patients", "icu/chartevents"])
 def test_a_missing_required_table_is_named(cohort: Callable[[], Any], source: Path, table: str) -> None:
     (source / f"{table}.parquet").unlink()
@@ -181,7 +200,11 @@ def test_no_stay_left_after_selection_is_an_error(
             "end not after",
         ),
         ("inputevents", with_column("rate", lambda frame: -frame["rate"].abs() - 1), "negative"),
-        ("inputevents", with_column("rateuom", lambda _: "drops/fortnight"), "unit"),
+        (
+            "inputevents",
+            with_column("rateuom", lambda frame: frame["rateuom"].where(frame.index % 4 > 0, "drops/fortnight")),
+            "unit",
+        ),
         ("chartevents", with_column("valuenum", lambda _: np.inf), "not finite"),
     ],
 )

@@ -152,6 +152,88 @@ def test_recommend_abstains_where_the_pressure_was_not_measured(
     assert answers["action"].isna().all()
 
 
+def test_an_empty_value_is_not_measured_whatever_its_age_says(
+    suture: Suture, tiny_run: Path, states: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(states)
+    table[["map", "map_age_h"]] = [None, 0.5]
+    table.to_csv(states, index=False)
+    suture("recommend", tiny_run, "--states", states, "--out", tmp_path / "doses.parquet")
+    assert (pd.read_parquet(tmp_path / "doses.parquet")["gate"] == "data freshness").all()
+
+
+@pytest.mark.parametrize(
+    ("feature", "value"), [("map", 0.0), ("heart_rate", -5.0), ("weight_kg", 0.0), ("sofa", -4.0), ("map", 1e300)]
+)
+def test_an_impossible_value_abstains_and_is_named(
+    suture: Suture, tiny_run: Path, states: Path, tmp_path: Path, feature: str, value: float
+) -> None:
+    pd.read_csv(states).assign(**{feature: value}).to_csv(states, index=False)
+    done = suture("recommend", tiny_run, "--states", states, "--out", tmp_path / "doses.parquet")
+    assert done.code == 0, done.err
+    answers = pd.read_parquet(tmp_path / "doses.parquet")
+    assert (answers["gate"] == "data freshness").all()
+    assert answers["action"].isna().all()
+    assert (answers["reason"].str.contains(feature) | answers["reason"].str.contains("infinite")).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"), [("map_age_h", -1.0, "below 0 h"), ("map_imputed", "no", "true or false")]
+)
+def test_recommend_refuses_ages_below_0_and_flags_that_are_none(
+    suture: Suture, tiny_run: Path, states: Path, tmp_path: Path, column: str, value: object, says: str
+) -> None:
+    table = pd.read_csv(states).assign(**{column: value})
+    table = table.drop(columns="map_age_h") if column == "map_imputed" else table
+    table.to_csv(states, index=False)
+    done = suture("recommend", tiny_run, "--states", states, "--out", tmp_path / "doses.csv")
+    assert (done.code, done.err.count("\n")) == (3, 1)
+    assert says in done.err
+
+
+def test_recommend_refuses_a_run_whose_cohort_is_not_the_policy_s(
+    suture: Suture, tiny_run: Path, states: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    manifest = json.loads((copy / "cohort" / "manifest.json").read_text())
+    (copy / "cohort" / "manifest.json").write_text(json.dumps({**manifest, "seed": 99}))
+    done = suture("recommend", copy, "--states", states, "--out", tmp_path / "doses.csv")
+    assert done.code == 4
+    assert "another cohort" in done.err
+
+
+@pytest.mark.parametrize("stage", ["tables", "cohort", "behaviour", "policy/iql", "ope", "report"])
+def test_verify_misses_a_stage_that_is_gone(suture: Suture, tiny_run: Path, tmp_path: Path, stage: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    shutil.rmtree(copy / stage)
+    done = suture("verify", copy)
+    assert (done.code, done.err.count("\n")) == (4, 1)
+    assert stage in done.err
+
+
+@pytest.mark.parametrize("inputs", [None, []])
+def test_verify_names_a_manifest_that_is_damaged(
+    suture: Suture, tiny_run: Path, tmp_path: Path, inputs: object
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    manifest = json.loads((copy / "ope" / "manifest.json").read_text())
+    (copy / "ope" / "manifest.json").write_text(json.dumps({**manifest, "inputs": inputs}))
+    done = suture("verify", copy)
+    assert done.code == 4
+    assert "ope/manifest.json: inputs" in done.err
+
+
+def test_verify_names_a_folder_that_no_stage_wrote(suture: Suture, tiny_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    (copy / "policy" / "other").mkdir()
+    (copy / "policy" / "other" / "weights.safetensors").write_bytes(b"0")
+    assert "policy/other" in suture("verify", copy).err
+
+
 def test_recommend_refuses_a_table_without_a_feature_and_a_file_that_exists(
     suture: Suture, tiny_run: Path, states: Path, tmp_path: Path
 ) -> None:

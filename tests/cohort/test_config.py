@@ -42,7 +42,7 @@ def test_a_file_is_read_with_defaults_for_what_it_leaves_out(tmp_path: Path) -> 
         ("inner: {shares: 1}\n", r"inner\.shares: unknown key$"),
         ("inner: {share: 2}\n", r"inner\.share: Input should be less than or equal to 1, got 2$"),
         ("inner: {share: .nan}\n", r"inner\.share: Input should be a finite number"),
-        ("seed: one\nfoo: 1\n", r"seed: .*integer.*got 'one' \(and 1 more\)$"),
+        ("seed: one\nfoo: 1\n", r"foo: unknown key \(and 1 more\)$"),
         ("seed: 1\nseed: 2\n", r"the key 'seed' is given twice"),
         ("inner:\n  share: 0.1\n  share: 0.2\n", r"the key 'share' is given twice"),
         ("- 1\n", r"expected a mapping"),

@@ -101,3 +101,11 @@ def test_wrong_number_of_features_is_refused(served) -> None:  # type: ignore[no
 def test_too_few_patients_for_a_search_is_refused() -> None:
     with pytest.raises(InputError, match="at least 20"):
         support(probes.clinic(patients=10), CONFIG)
+
+
+def test_an_abstention_lists_no_doses(served) -> None:  # type: ignore[no-untyped-def]
+    fitted, known = served
+    strict = replace(known, config=known.config.model_copy(update={"min_support": 51}))
+    found = recommend(fitted, np.array([[0.5, 0.1, -0.1, 0.0, 0.2, 0.05]]), strict, fitted)[0]
+    assert found.gate == "action support"
+    assert found.alternatives == ()
