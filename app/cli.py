@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -185,8 +186,30 @@ def report(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Over
 @app.command()
 def recommend(
     run: RunArgument,
-    states: Annotated[Path, typer.Option("--states", metavar="FILE", help="States in clinical units (CSV, parquet).")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Doses or abstentions (CSV, parquet).")],
+    states: Annotated[
+        Path | None, typer.Option("--states", metavar="FILE", help="States in clinical units (CSV, parquet).")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            metavar="DIR",
+            help="Or a hospital's tables, in the layout that the run read or canonical (shard-*/): every decision time "
+            "of every patient.",
+        ),
+    ] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            formats=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"],
+            help="With --source: only the patients who are in intensive care then, each at the last whole hour of "
+            "the stay; what is later in the tables is not used.",
+        ),
+    ] = None,
+    stay: Annotated[int | None, typer.Option("--stay", metavar="ID", help="With --source: only this stay.")] = None,
     policy: Annotated[
         str | None, typer.Option("--policy", metavar="NAME", help="Which; else the one the verdict is about.")
     ] = None,
@@ -195,8 +218,19 @@ def recommend(
     """Answer each state with a dose and its support in the records, or with an abstention and the reason."""
     from app import recommendation
 
+    if (states is None) == (source is None):
+        raise ConfigError("name either --states FILE or --source DIR")
+    if states is not None and (at is not None or stay is not None):
+        raise ConfigError("--at and --stay go with --source; a table of states has its own rows")
     name = policy or recommendation.main_policy(run)
-    counts = recommendation.write(run, states, out, name, overwrite)
+    if states is not None:
+        counts = recommendation.write(run, states, out, name, overwrite)
+    elif source is not None:
+        counts, asked = recommendation.write_bedside(run, source, out, at, stay, name, overwrite)
+        for reason, n in asked.left_out.items():
+            print(f"left out, {reason}: {n:,} stays")
+        if asked.unknown_units:
+            print(f"not used, unit not known: {asked.unknown_units:,} rows (`suture units` lists them)")
     print("Research prototype, not for clinical use.")
     print(f"policy {name}, verdict: {recommendation.verdict(run, name)}")
     print(f"{counts['rows']:,} states: {counts['recommended']:,} doses, {counts['abstained']:,} abstentions -> {out}")
@@ -205,11 +239,12 @@ def recommend(
 @app.command()
 def verify(run: RunArgument) -> None:
     """Hash every file of a run again and check that each stage was made from the ones beside it."""
-    from app.verification import check
+    from app import verification
 
-    for one in check(run):
+    for one in verification.check(run):
         print(f"{one.name:<18} {one.files:>6} files {one.megabytes:>10.1f} MB  sha256 {one.digest[:16]}")
-    print("every file of every stage is as it was written, and every stage was made from the ones beside it")
+    print(f"{'beside the stages':<18} {verification.check_loose(run):>6} files")
+    print("every file is as it was written, and every stage was made from the ones beside it")
 
 
 @app.command("app")

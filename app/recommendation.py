@@ -1,8 +1,10 @@
-"""Recommendation: a table of states in, a table of doses or abstentions out, from a finished run."""
+"""Recommendation: a table of states or a hospital's tables in, a table of doses or abstentions out."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float
 
 import policy.store
+from app import bedside
+from app.bedside import Asked
 from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
 from cohort import artifact, build
 from cohort.errors import ArtifactError, InputError
@@ -50,16 +54,50 @@ def write(run: Path, states: Path, out: Path, name: str | None = None, overwrite
     _refuse(out, overwrite)
     chosen = name or main_policy(run)
     served = _load(run, chosen)
-    _require_one_cohort(run, chosen)
-    table = read_states(states)
-    state, age = _features(table, served, states)
+    state, age = _features(read_states(states), served, states)
+    return _write(_answers(run, chosen, served, state, age), out)
+
+
+def write_bedside(
+    run: Path,
+    source: Path,
+    out: Path,
+    at: datetime | None = None,
+    stay: int | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> tuple[dict[str, int], Asked]:
+    """Recommend for the patients in a hospital's tables; `out` then begins with stay_id, time, hours_since_start.
+
+    Args:
+        run, out, name, overwrite: as `write`.
+        source, at, stay: as `bedside.ask`.
+
+    Returns:
+        rows, recommended, abstained; and what was asked.
+
+    Raises:
+        InputError: the tables are wrong, or nobody in them has a decision time.
+        ArtifactError: as `write`.
+    """
+    _refuse(out, overwrite)
+    chosen = name or main_policy(run)
+    served = _load(run, chosen)
+    with _or_artifact_error(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        asked = bedside.ask(run, source, out.parent, at, stay)
+    columns = [asked.features.index(feature) for feature in served.features]
+    answers = _answers(run, chosen, served, asked.state[:, columns], asked.age_h[:, columns])
+    return _write(answers, out, asked.rows), asked
+
+
+def _answers(
+    run: Path, name: str, served: NetworkPolicy, state: Float[np.ndarray, "m d"], age: Float[np.ndarray, "m d"]
+) -> list[dict[str, Any]]:
+    _require_one_cohort(run, name)
     known = recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT))
-    behaviour = policy.store.load(run / BEHAVIOUR)
-    answers = recommend.recommend(served, state, known, behaviour, age)
-    records = rows(answers, refused=verdict(run, chosen) == REFUSED)
-    _write(pd.DataFrame(records), out)
-    abstained = sum(record["gate"] is not None for record in records)
-    return {"rows": len(records), "recommended": len(records) - abstained, "abstained": abstained}
+    answers = recommend.recommend(served, state, known, policy.store.load(run / BEHAVIOUR), age)
+    return rows(answers, refused=verdict(run, name) == REFUSED)
 
 
 def rows(answers: Sequence[Recommendation], refused: bool) -> list[dict[str, Any]]:
@@ -185,17 +223,30 @@ def _refuse(out: Path, overwrite: bool) -> None:
         raise ArtifactError(f"{out}: already exists; use --overwrite to replace it")
 
 
-def _write(frame: pd.DataFrame, out: Path) -> None:
+def _write(records: list[dict[str, Any]], out: Path, beside: pd.DataFrame | None = None) -> dict[str, int]:
+    """Write the answers, `beside` before their columns, and count them."""
+    frame = pd.DataFrame(records)
     frame["action"] = frame["action"].astype("Int64")
+    if beside is not None:
+        frame = pd.concat([beside, frame], axis=1)
     draft = out.with_name(f".{out.name}.tmp-{os.getpid()}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".csv":
-            frame.to_csv(draft, index=False)
-        else:
-            artifact.write_parquet(pa.Table.from_pandas(frame, preserve_index=False), draft)
-        draft.replace(out)
-    except OSError as error:
-        raise ArtifactError(f"{out}: cannot be written: {error.strerror or type(error).__name__}") from error
+        with _or_artifact_error(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            if out.suffix == ".csv":
+                frame.to_csv(draft, index=False)
+            else:
+                artifact.write_parquet(pa.Table.from_pandas(frame, preserve_index=False), draft)
+            draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
+    abstained = sum(record["gate"] is not None for record in records)
+    return {"rows": len(records), "recommended": len(records) - abstained, "abstained": abstained}
+
+
+@contextmanager
+def _or_artifact_error(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"{out}: cannot be written: {error.strerror or type(error).__name__}") from error

@@ -13,7 +13,7 @@ import policy.store
 from app import verification
 from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
 from app.run_directory import RECORD
-from cohort import artifact, build, dictionary, features, trajectories
+from cohort import artifact, bedside, build, dictionary, features, trajectories
 from cohort.dictionary import Dictionary
 from cohort.errors import ArtifactError, SutureError
 from ope import gates
@@ -80,7 +80,7 @@ class Study:
     known: Support
     dictionary: Dictionary
     decisions: pd.DataFrame
-    """Every decision of the evaluation patients: the trajectories' columns, imputed values missing."""
+    """Every decision of the evaluation patients: states as at the bedside, imputed values missing, and doses."""
     verdict: str
     binding: str
     """Why the verdict is not better, in a sentence; empty where nothing binds."""
@@ -171,12 +171,6 @@ def banner(verdict: str, binding: str) -> Banner:
         return Banner("eligible", f"Evaluation: {verdict}. What is shown is a research output; nobody is to act on it.")
     text = f"Evaluation: {verdict}. Doses below are research output that the records cannot vouch for. {binding}"
     return Banner("insufficient", text)
-
-
-def known_values(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with every imputed value missing: an imputed value must never be shown as a measurement."""
-    known = {name: rows[name].astype(np.float64).mask(rows[f"{name}_imputed"]) for name in features.FEATURES}
-    return rows.assign(**known)
 
 
 def decision_hours(decisions: pd.DataFrame) -> list[float]:
@@ -400,17 +394,39 @@ def _facts(study: Study, found: Recommendation) -> tuple[tuple[str, str], ...]:
 def _load(run: Path) -> Study:
     verdict = artifact.read_json(run / OPE / EVALUATION_FILE)["verdict"]
     served = policy.store.load(run / POLICY / verdict["policy"])
+    fitted = dictionary.load(run / COHORT / "dictionary.json")
     return Study(
         path=run,
         policy_name=verdict["policy"],
         policy=served,
         behaviour=policy.store.load(run / BEHAVIOUR),
         known=recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT)),
-        dictionary=dictionary.load(run / COHORT / "dictionary.json"),
-        decisions=known_values(trajectories.read(run / COHORT, split="evaluate").to_pandas()),
+        dictionary=fitted,
+        decisions=_decisions(run / COHORT, fitted),
         verdict=verdict["verdict"],
         binding=f"The gate that decided it: {verdict['binding']['reason']}.",
     )
+
+
+def _decisions(cohort: Path, fitted: Dictionary) -> pd.DataFrame:
+    """The evaluation patients' decisions in order of stay and step, their states made anew from canonical tables.
+
+    The trajectories say only which decisions there were and what was given: a state is built here as at any bedside.
+    """
+    columns = ["stay_id", "step", "time", "duration_h", *DRUGS]
+    decisions = trajectories.read(cohort, columns, split="evaluate").to_pandas()
+    config = build.config_of(cohort)
+    known, ages, missing = [], [], []
+    for shard, stays in bedside.shards(cohort / "canonical", build.stays_of(cohort, "evaluate")):
+        mine = decisions[decisions["stay_id"].isin(stays["stay_id"])]
+        row = np.searchsorted(stays["stay_id"].to_numpy(), mine["stay_id"].to_numpy())
+        hours, anchor = config.grid.hours, stays["anchor"].to_numpy()
+        made = bedside.states(shard, anchor, hours, config.grid, fitted, config.actions)[row, mine["step"].to_numpy()]
+        known.append(pd.DataFrame(made.known, mine.index, fitted.features))
+        ages.append(pd.DataFrame(made.age_h, mine.index, [f"{name}_age_h" for name in features.MEASURED]))
+        missing.append(pd.Series(made.sofa_missing, mine.index, name="sofa_missing"))
+    joined: pd.DataFrame = pd.concat([decisions, *(pd.concat(parts) for parts in (known, ages, missing))], axis=1)
+    return joined
 
 
 def _sex(male: float) -> str:

@@ -24,7 +24,7 @@ from cohort import (
     trajectories,
 )
 from cohort.actions import ActionConfig
-from cohort.config import Config
+from cohort.config import Config, parse
 from cohort.episodes import Episodes
 from cohort.errors import InputError
 from cohort.features import FEATURES
@@ -36,6 +36,7 @@ from cohort.tables import Counts
 from cohort.workers import each
 
 Progress = Callable[[int, int], None]
+STAYS = "stays.parquet"
 
 
 class CohortConfig(Config):
@@ -77,7 +78,7 @@ def build(
         InputError: a shard breaks the schema, no stay is left after selection, or none of them trains.
         ArtifactError: a shard's file is missing or damaged.
     """
-    stays = _read_stays(shards)
+    stays = read_stays(shards)
     kept, flow = _select(stays, config, workers)
     if kept.empty:
         emptied = next(step["reason"] for step in flow.steps if not step["stays_kept"])
@@ -89,8 +90,9 @@ def build(
         make = partial(frames.make, grid=config.grid, given=config.actions, paid=config.reward, frames=drafts)
         _each(make, kept, workers, progress)
         decisions, final = frames.mapped(drafts, "decisions"), frames.mapped(drafts, "final")
-        fitted, untrained = fit.fit(decisions, kept, config.grid.step_hours, config.actions.bins)
-        rows = trajectories.write(out / trajectories.FILE, fit.finished(decisions, kept, fitted))
+        names = features.names(config.actions)
+        fitted, untrained = fit.fit(decisions, kept, names, config.grid.step_hours, config.actions.bins)
+        rows = trajectories.write(out / trajectories.FILE, fit.finished(decisions, kept, fitted), names)
         artifact.write_parquet(fit.final_states(final, fitted), out / trajectories.FINAL_STATES)
         records = [artifact.read_json(path) for path in sorted(drafts.glob("*.record.json"))]
         artifact.write_json(
@@ -101,7 +103,7 @@ def build(
         shutil.rmtree(drafts, ignore_errors=True)
     artifact.write_json(out / "dictionary.json", fitted.to_dict())
     artifact.write_json(out / "flow.json", _flow_document(flow, kept, config))
-    artifact.write_parquet(_stay_table(kept), out / "stays.parquet")
+    artifact.write_parquet(_stay_table(kept), out / STAYS)
     return {"stays": len(kept), "patients": int(kept["subject_id"].nunique()), "decisions": rows}
 
 
@@ -112,7 +114,8 @@ def episodes(cohort: Path, split: str) -> Episodes:
         ArtifactError: a file is missing, damaged or changed.
         InputError: the split is unknown, or no patient is in it.
     """
-    columns = ["stay_id", "subject_id", *FEATURES, "action", "reward", "terminated"]
+    fitted = dictionary.load(artifact.verified(cohort, "dictionary.json"))
+    columns = ["stay_id", "subject_id", *fitted.features, "action", "reward", "terminated"]
     table = trajectories.read(cohort, columns, split)
     if not table.num_rows:
         raise InputError(f"{cohort}: no patient is in the split {split!r}")
@@ -120,22 +123,42 @@ def episodes(cohort: Path, split: str) -> Episodes:
     first = np.flatnonzero(np.r_[True, stay[1:] != stay[:-1]])
     last = np.r_[first[1:], len(stay)] - 1
     terminated = table["terminated"].to_numpy()[last]
-    fitted = dictionary.load(artifact.verified(cohort, "dictionary.json"))
     return Episodes.from_arrays(
-        frames.matrix(table, FEATURES),
+        frames.matrix(table, fitted.features),
         table["action"].to_numpy(),
         table["reward"].to_numpy(),
         stay,
         terminated,
-        _read_final_states(cohort, stay[first], terminated),
+        _read_final_states(cohort, fitted.features, stay[first], terminated),
         fitted.n_actions,
         patient=table["subject_id"].to_numpy()[first],
-        features=FEATURES,
+        features=fitted.features,
         scaler=fitted.scaler,
     )
 
 
-def _read_stays(shards: Path) -> pd.DataFrame:
+def config_of(cohort: Path) -> CohortConfig:
+    """What a finished cohort directory was built with.
+
+    Raises:
+        ArtifactError: it has no manifest.
+        ConfigError: the manifest is of a version of Suture with other keys.
+    """
+    return parse(artifact.read_manifest(cohort)["config"]["cohort"], CohortConfig, name=f"{cohort}: config.cohort")
+
+
+def stays_of(cohort: Path, split: str) -> pd.DataFrame:
+    """The stays of one split of a finished cohort directory, in the order of their ids, its hash verified.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or changed.
+    """
+    table = artifact.read_parquet(artifact.verified(cohort, STAYS)).to_pandas()
+    mine: pd.DataFrame = table[table["split"] == split].sort_values("stay_id", ignore_index=True)
+    return mine
+
+
+def read_stays(shards: Path) -> pd.DataFrame:
     """The stays of every shard, with the `shard` each is in."""
     folders = sorted(shards.glob("shard-*"))
     if not folders:
@@ -199,11 +222,11 @@ def _apply(work: Callable[[Path, pd.DataFrame], Any], task: tuple[Path, pd.DataF
     return work(*task)
 
 
-def _read_final_states(cohort: Path, stay_id: np.ndarray, terminated: np.ndarray) -> np.ndarray:
+def _read_final_states(cohort: Path, names: tuple[str, ...], stay_id: np.ndarray, terminated: np.ndarray) -> np.ndarray:
     """The final state of each of the given stays, zeros where it terminated."""
     table = artifact.read_parquet(artifact.verified(cohort, trajectories.FINAL_STATES))
-    value, known = frames.matrix(table, FEATURES), table["stay_id"].to_numpy()
-    final = np.zeros((len(stay_id), len(FEATURES)), np.float32)
+    value, known = frames.matrix(table, names), table["stay_id"].to_numpy()
+    final = np.zeros((len(stay_id), len(names)), np.float32)
     absent = int((~np.isin(stay_id[~terminated], known)).sum())
     if absent:
         raise InputError(f"{cohort / trajectories.FINAL_STATES}: lacks {absent} stays that are cut off")

@@ -73,7 +73,18 @@ def windows(stays: pd.DataFrame, grid: GridConfig, flow: Flow) -> tuple[pd.DataF
     Death or ICU discharge inside a window ends the episode there; the horizon ends what is longer. The length that
     counts is until ICU discharge: a patient who dies in the first window is an episode of one partial window.
     """
-    step, anchor = pd.Timedelta(hours=grid.step_hours), stays["intime"]
+    timed, step = timed_stays(stays, grid), pd.Timedelta(hours=grid.step_hours)
+    discharged = timed["outtime"].where(timed["outtime"] < timed["horizon"], timed["horizon"])
+    criteria = [
+        (f"shorter than one step of {grid.step_hours} h", discharged - timed["anchor"] >= step),
+        ("dead before the first decision", timed["end"] > timed["anchor"]),
+    ]
+    return _apply(timed.drop(columns="horizon"), criteria, flow)
+
+
+def timed_stays(stays: pd.DataFrame, grid: GridConfig) -> pd.DataFrame:
+    """The stays with `anchor`, `horizon`, and `end` and `end_reason` (death, discharge, horizon) of their episodes."""
+    anchor = stays["intime"]
     horizon = anchor + pd.Timedelta(hours=grid.horizon_hours)
     if grid.anchor == "suspicion":  # whole steps only, so that the horizon never cuts a window
         before = stays["suspicion_time"] - pd.Timedelta(hours=SUSPICION_BEFORE_H)
@@ -84,13 +95,7 @@ def windows(stays: pd.DataFrame, grid: GridConfig, flow: Flow) -> tuple[pd.DataF
     leaves = stays["outtime"].where(stays["outtime"] < death, death)
     end = leaves.where(leaves < horizon, horizon)
     reason = np.select([end == death, end == stays["outtime"]], ["death", "discharge"], "horizon")
-    timed = stays.assign(anchor=anchor, end=end, end_reason=reason)
-    discharged = stays["outtime"].where(stays["outtime"] < horizon, horizon)
-    criteria = [
-        (f"shorter than one step of {grid.step_hours} h", discharged - anchor >= step),
-        ("dead before the first decision", timed["end"] > timed["anchor"]),
-    ]
-    return _apply(timed, criteria, flow)
+    return stays.assign(anchor=anchor, horizon=horizon, end=end, end_reason=reason)
 
 
 def _overlapping(stays: pd.DataFrame) -> "pd.Series[bool]":

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from cohort.config import Config, load
@@ -40,7 +41,13 @@ class SourceConfig(Config):
         return load(Path(given), Review) if isinstance(given, str | Path) else given
 
 
-def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int, int], None] | None = None) -> Counts:
+def ingest(
+    root: Path,
+    out: Path,
+    config: SourceConfig,
+    progress: Callable[[int, int], None] | None = None,
+    until: np.datetime64 | None = None,
+) -> Counts:
     """Read a raw layout and write `out`/shard-00000/{stays,observations,infusions,outputs}.parquet.
 
     Tables are found under `root`, `root`/hosp or `root`/icu, as NAME.parquet, NAME.csv.gz or NAME.csv (or a folder NAME
@@ -51,6 +58,7 @@ def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int,
         out: an existing or new folder; its shards must not be there yet.
         config: which layout, and how many stays to a shard.
         progress: called with (steps done, steps in all).
+        until: where a stay or an infusion that has no end yet ends; None: such rows are dropped and counted.
 
     Returns:
         (table, reason) -> rows dropped, changed or flagged; a missing optional table is (table, "table missing") -> 1.
@@ -61,7 +69,7 @@ def ingest(root: Path, out: Path, config: SourceConfig, progress: Callable[[int,
     """
     from cohort.sources.shards import ingest as read  # Arrow is loaded only where tables are read
 
-    counts = read(root, out, config, import_module(SOURCES[config.kind]), progress)
+    counts = read(root, out, config, import_module(SOURCES[config.kind]), progress, until)
     require_doses(out, counts)
     return counts
 

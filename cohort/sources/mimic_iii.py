@@ -35,7 +35,7 @@ _DAYS_PER_YEAR = 365.2425
 _I, _N, _T, _W = Kind.INTEGER, Kind.NUMBER, Kind.TIME, Kind.TEXT
 TABLES = (
     RawTable("icustays", {"subject_id": _I, "hadm_id": _I, "icustay_id": _I, "dbsource": _W, "first_careunit": _W,
-                          "intime": _T, "outtime": _T}, key="stays", required=True),
+                          "intime": _T, "outtime": _T}, key="stays", required=True, open_end="outtime"),
     RawTable("patients", {"subject_id": _I, "gender": _W, "dob": _T, "dod": _T}, key="patient", required=True),
     RawTable("admissions", {"subject_id": _I, "hadm_id": _I, "admittime": _T, "dischtime": _T, "deathtime": _T,
                             "ethnicity": _W, "hospital_expire_flag": _I}, key="patient", required=True),
@@ -44,7 +44,8 @@ TABLES = (
              key="stay", required=True, ids=measurements.ids(_CHART), text_ids=measurements.text_ids(_CHART)),
     RawTable("inputevents_mv", {"icustay_id": _I, "itemid": _I, "starttime": _T, "endtime": _T, "amount": _N,
                                 "amountuom": _W, "rate": _N, "rateuom": _W, "orderid": _I, "linkorderid": _I,
-                                "patientweight": _N, "statusdescription": _W}, key="stay", required=True, ids=_DRUGS),
+                                "patientweight": _N, "statusdescription": _W}, key="stay", required=True, ids=_DRUGS,
+             open_end="endtime"),
     RawTable("inputevents_cv", {"icustay_id": _I, "itemid": _I, "charttime": _T, "amount": _N, "amountuom": _W,
                                 "rate": _N, "rateuom": _W, "orderid": _I, "stopped": _W},
              key="stay", required=True, ids=_CAREVUE_FLUIDS | _CAREVUE_DRUGS),

@@ -28,7 +28,7 @@ _HIDDEN_AGE = 91
 _I, _N, _T, _W = Kind.INTEGER, Kind.NUMBER, Kind.TIME, Kind.TEXT
 TABLES = (
     RawTable("icustays", {"subject_id": _I, "hadm_id": _I, "stay_id": _I, "first_careunit": _W, "intime": _T,
-                          "outtime": _T}, key="stays", required=True),
+                          "outtime": _T}, key="stays", required=True, open_end="outtime"),
     RawTable("patients", {"subject_id": _I, "gender": _W, "anchor_age": _N, "anchor_year": _I, "dod": _T},
              key="patient", required=True),
     RawTable("admissions", {"subject_id": _I, "hadm_id": _I, "admittime": _T, "dischtime": _T, "deathtime": _T,
@@ -39,7 +39,8 @@ TABLES = (
              key="stay", required=True, ids=measurements.ids(_CHART), text_ids=measurements.text_ids(_CHART)),
     RawTable("inputevents", {"stay_id": _I, "itemid": _I, "starttime": _T, "endtime": _T, "amount": _N,
                              "amountuom": _W, "rate": _N, "rateuom": _W, "orderid": _I, "linkorderid": _I,
-                             "patientweight": _N, "statusdescription": _W}, key="stay", required=True, ids=_DRUGS),
+                             "patientweight": _N, "statusdescription": _W}, key="stay", required=True, ids=_DRUGS,
+             open_end="endtime"),
     RawTable("labevents", {"subject_id": _I, "specimen_id": _I, "itemid": _I, "charttime": _T, "storetime": _T,
                            "value": _W, "valuenum": _N, "valueuom": _W},
              key="patient", ids=measurements.ids(_LAB) | frozenset(_ITEMS.specimen.ids),

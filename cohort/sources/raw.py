@@ -32,6 +32,8 @@ class RawTable:
     keep: "Keep | None" = None
     file: str | None = None
     """The name of its file or folder; None: the table's own."""
+    open_end: str | None = None
+    """The column that stays empty while a stay or an infusion goes on."""
     optional: frozenset[str] = frozenset()
     """Columns that may be missing: their values are then missing."""
 

@@ -71,6 +71,7 @@ class _Work:
     shard: int
     directory: Path
     accepted: Accepted
+    until: np.datetime64 | None
 
 
 def ingest(
@@ -79,6 +80,7 @@ def ingest(
     config: SourceConfig,
     module: ModuleType,
     progress: Callable[[int, int], None] | None = None,
+    until: np.datetime64 | None = None,
 ) -> Counts:
     """Read a raw layout and write canonical shards; see `cohort.sources.ingest`."""
     accepted: Accepted = ()
@@ -87,7 +89,7 @@ def ingest(
         accepted = config.review.accepted()
     with spilt(root, out, config, module.TABLES, progress) as (spills, n_shards, counts):
         folders = [out / f"shard-{shard:05d}" for shard in range(n_shards)]
-        work = [_Work(module.__name__, spills, shard, path, accepted) for shard, path in enumerate(folders)]
+        work = [_Work(module.__name__, spills, shard, path, accepted, until) for shard, path in enumerate(folders)]
         for done, lost in enumerate(each(_make, work, config.workers)):
             counts.update(lost)
             if progress:
@@ -183,9 +185,21 @@ def _recoded(column: Text, words: dict[str, int]) -> Int[np.ndarray, "n"]:
 def _make(work: _Work) -> Counts:
     """Read one shard back, bring it to canonical form, and write it."""
     canonical: Canonical = import_module(work.module).canonical
-    shard, counts = canonical(raw_tables(work.spills, work.shard), work.accepted)
+    raw = raw_tables(work.spills, work.shard)
+    for spill in work.spills if work.until is not None else ():
+        raw[spill.table.name] = _running(raw[spill.table.name], spill.table, work.until)
+    shard, counts = canonical(raw, work.accepted)
     tables.write(shard, work.directory)
     return counts
+
+
+def _running(rows: pd.DataFrame, table: RawTable, until: np.datetime64 | None) -> pd.DataFrame:
+    """The rows, those that have begun and have no end yet ending at `until`."""
+    if table.open_end is None:
+        return rows
+    start = next(name for name in ("intime", "starttime") if name in rows)
+    going = rows[table.open_end].isna() & (rows[start] < until)
+    return rows.assign(**{table.open_end: rows[table.open_end].where(~going, until)})
 
 
 def _frame(spill: Spill, shard: int) -> pd.DataFrame:
