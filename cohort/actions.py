@@ -28,6 +28,8 @@ class ActionConfig(Config):
     """The norepinephrine equivalent of a window is capped here (ug/kg/min), and windows capped are counted."""
     norepinephrine_equivalent: dict[str, float] = Field(default_factory=_factors)
     """Drug -> norepinephrine per unit of it (Goradia 2020 by default; see configs/concepts/features.yaml)."""
+    in_state: bool = False
+    """Append the fluid rate and vasopressor dose of the step before to the 48 features; never the current step's."""
 
     @field_validator("norepinephrine_equivalent")
     @classmethod

@@ -42,6 +42,8 @@ class Concepts(config.Config):
     """What a state feature that is not measured can be, lowest and highest."""
     state: tuple[str, ...]
     """The names of the state's columns, in order."""
+    doses_before: tuple[str, ...]
+    """The doses of the step before, fluid and vasopressor; they follow the others where a cohort asks for them."""
     log: tuple[str, ...]
     """State features scaled as log(0.1 + x)."""
     norepinephrine_equivalent: dict[str, float]
@@ -50,11 +52,6 @@ class Concepts(config.Config):
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The lowest and highest possible value of every feature."""
         return {name: concept.range for name, concept in self.measured.items()} | self.derived
-
-    @property
-    def log_mask(self) -> tuple[bool, ...]:
-        """True for each state feature that is scaled by its logarithm."""
-        return tuple(name in self.log for name in self.state)
 
 
 @cache

@@ -1,15 +1,18 @@
-"""Features: the 48 columns of the state, from what was available before each decision time."""
+"""Features: the 48 columns of the state, and the doses before it where asked for, from what was available before."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int8, Shaped
 
-from cohort import concepts, grid, intervals, oxygen, scores
+from cohort import actions, concepts, grid, intervals, oxygen, scores
+from cohort.actions import ActionConfig
 from cohort.grid import Events, GridConfig, Held
 from cohort.tables import Tables
 
 FEATURES: tuple[str, ...] = concepts.load().state
+DOSES_BEFORE: tuple[str, ...] = concepts.load().doses_before
+"""Fluid in mL/h and vasopressor in ug/kg/min over the step that ends at the decision time; never missing."""
 MEASURED: tuple[str, ...] = tuple(name for name in FEATURES if name in concepts.load().measured)
 """The features that are measured, so that each value has an age."""
 LOOK_BACK_H = 24
@@ -29,7 +32,7 @@ class States:
     """Stays by decision times; rows follow the stays table, NaN is missing, nothing is imputed."""
 
     value: Float64[np.ndarray, "s k d"]
-    """The columns of FEATURES."""
+    """The columns of `names`."""
     age_h: Float64[np.ndarray, "s k m"]
     """Hours since each of MEASURED was charted; NaN where the value is missing."""
     fio2_estimated: Bool[np.ndarray, "s k"]
@@ -44,12 +47,26 @@ class States:
     """IV fluid (tonicity-adjusted, dextrose included) less urine since the anchor, mL; not in the state."""
 
 
-def states(tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarray, "k"], config: GridConfig) -> States:
+def names(given: ActionConfig) -> tuple[str, ...]:
+    """The columns of the state."""
+    return FEATURES + DOSES_BEFORE if given.in_state else FEATURES
+
+
+def states(
+    tables: Tables,
+    anchor: Shaped[np.ndarray, "s"],
+    hours: Int[np.ndarray, "k"],
+    config: GridConfig,
+    given: ActionConfig | None = None,
+) -> States:
     """The state of every stay at `hours` (ascending whole hours) after its `anchor`, from what was available before.
 
     Batch, bedside and rollout all call this. Asking for one hour gives bit for bit what the batch gives: scores that
     look back are made on whole hours since the anchor whatever the step, and sums are exact. Urine features are at
     least 0: irrigation fluid put in counts negative, and may be charted before what comes out.
+
+    Args:
+        given: what counts as a dose, and whether the doses before are in the state; None: they are not.
     """
     n_stays = len(anchor)
     events = grid.events(tables.observations, tables.stays, anchor)
@@ -64,8 +81,11 @@ def states(tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarra
     for name, column in columns.items():
         value[..., FEATURES.index(name)] = column
     balance = _fluid_total(tables, anchor, hours) - np.nan_to_num(urine.total(hours))
+    by_stay = value.swapaxes(0, 1)
+    if given is not None and given.in_state:
+        by_stay = np.concatenate([by_stay, _doses_before(tables, anchor, hours, config.step_hours, given)], axis=2)
     return States(
-        value=value.swapaxes(0, 1),
+        value=by_stay,
         age_h=held.age_h[..., : len(MEASURED)].swapaxes(0, 1),
         fio2_estimated=estimated.T,
         sofa_missing=sofa_missing.T,
@@ -75,20 +95,21 @@ def states(tables: Tables, anchor: Shaped[np.ndarray, "s"], hours: Int[np.ndarra
     )
 
 
-def impute(value: Float[np.ndarray, "n d"], imputation: Float[np.ndarray, "d"]) -> Float32[np.ndarray, "n d"]:
+def impute(value: Float[np.ndarray, "*a d"], imputation: Float[np.ndarray, "d"]) -> Float32[np.ndarray, "*a d"]:
     """Fill what is missing with the fitted values; the only place where a state is completed."""
     return np.where(np.isnan(value), imputation, value).astype(np.float32)
 
 
-def typical() -> Float64[np.ndarray, "d"]:
+def typical(columns: tuple[str, ...] = FEATURES) -> Float64[np.ndarray, "d"]:
     """A healthy adult's state: what imputes where no training patient is at hand."""
     known = {name: concept.typical for name, concept in concepts.load().measured.items()}
     derived = {
         "age_years": 65.0, "sex_male": 1.0, "readmission": 0.0, "elixhauser": 0.0, "hours_since_start": 0.0,
         "pao2_fio2": known["pao2"] / known["fio2"], "sofa": 0.0, "sirs": 0.0,
         "shock_index": known["heart_rate"] / known["sbp"], "urine_output_step": 0.0, "urine_output_total": 0.0,
+        **dict.fromkeys(DOSES_BEFORE, 0.0),
     }  # fmt: skip
-    return np.array([{**known, **derived}[name] for name in FEATURES])
+    return np.array([{**known, **derived}[name] for name in columns])
 
 
 def _static(tables: Tables, config: GridConfig) -> dict[str, Float64[np.ndarray, "s"]]:
@@ -179,6 +200,19 @@ def _past_rates(
     given = intervals.infusions(tables.infusions, tables.stays, anchor, dict.fromkeys(drugs, 1.0))
     pieces = intervals.cut(given, int(hours[0]) - 1, 1, len(hours))
     return dict(zip(drugs, intervals.peaks(pieces, len(drugs), len(anchor), len(hours)), strict=True))
+
+
+def _doses_before(
+    tables: Tables,
+    anchor: Shaped[np.ndarray, "s"],
+    hours: Int[np.ndarray, "k"],
+    step_hours: int,
+    given: ActionConfig,
+) -> Float64[np.ndarray, "s k 2"]:
+    """The doses of the windows [t - step, t), as `actions` counts them; an infusion that runs at t is cut there."""
+    now = anchor + hours[-1] * np.timedelta64(1, "h")
+    before = actions.doses(tables, anchor, hours - step_hours, step_hours, now, given)
+    return np.stack([before.fluid_ml / step_hours, before.vasopressor_ug_kg_min], axis=2)
 
 
 def _fluid_total(

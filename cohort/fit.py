@@ -18,12 +18,15 @@ NO_EVIDENCE_IS_NO = ("mechanical_ventilation",)
 """Charted mostly where it is true, so that a median of what was charted would say true of everybody: imputed as 0."""
 
 
-def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) -> tuple[Dictionary, list[str]]:
+def fit(
+    decisions: pa.Table, stays: pd.DataFrame, names: tuple[str, ...], step_hours: int, bins: int
+) -> tuple[Dictionary, list[str]]:
     """The dictionary, from training patients alone; and the features that none of them had a value of.
 
     Args:
         decisions: frames of every split, NaN where a value is missing.
         stays: the selected stays in the order of their ids, with their `split`.
+        names: the state's columns.
         step_hours: hours of a whole window.
         bins: dose bins of each drug, the zero bin included.
 
@@ -35,10 +38,11 @@ def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) ->
     train = order[trains[order]]  # in one order whatever the shards were, since sums of floats depend on it
     if not len(train):
         raise InputError(f"none of {stays['subject_id'].nunique()} patients is in the training split")
-    fills, untrained = _imputation(decisions, train)
+    fills, untrained = _imputation(decisions, names, train)
+    logged = concepts.load().log
     scalers = [
-        scaler.fit(features.impute(decisions[name].to_numpy()[train][:, None], fills[[column]]), [log])
-        for column, (name, log) in enumerate(zip(FEATURES, concepts.load().log_mask, strict=True))
+        scaler.fit(features.impute(decisions[name].to_numpy()[train][:, None], fills[[column]]), [name in logged])
+        for column, name in enumerate(names)
     ]
     duration = decisions["duration_h"].to_numpy()[train]
     fluid = actions.fit_bins(decisions["fluid_ml"].to_numpy()[train] / duration, bins)
@@ -48,13 +52,15 @@ def fit(decisions: pa.Table, stays: pd.DataFrame, step_hours: int, bins: int) ->
         np.concatenate([one.std for one in scalers]),
         np.concatenate([one.log for one in scalers]),
     )
-    return Dictionary(FEATURES, fills, joined, float(step_hours), *fluid, *vasopressor), untrained
+    return Dictionary(names, fills, joined, float(step_hours), *fluid, *vasopressor), untrained
 
 
-def _imputation(decisions: pa.Table, train: Int[np.ndarray, "m"]) -> tuple[Float64[np.ndarray, "d"], list[str]]:
+def _imputation(
+    decisions: pa.Table, names: tuple[str, ...], train: Int[np.ndarray, "m"]
+) -> tuple[Float64[np.ndarray, "d"], list[str]]:
     """Each feature's training median; a typical value for the features without any, which are returned by name."""
-    fills, untrained = features.typical(), []
-    for column, name in enumerate(FEATURES):
+    fills, untrained = features.typical(names), []
+    for column, name in enumerate(names):
         value = decisions[name].to_numpy()[train]
         known = value[~np.isnan(value)].astype(np.float64)
         if name in NO_EVIDENCE_IS_NO:
@@ -95,16 +101,17 @@ def _finish(
     previous: Int[np.ndarray, "n"],
     fitted: Dictionary,
 ) -> pa.Table:
-    value = frames.matrix(block, FEATURES)
-    imputed = np.isnan(value)
+    value = frames.matrix(block, fitted.features)
+    imputed = np.isnan(value[:, : len(FEATURES)])
     outcome = stays["died"].map({True: "died", False: "survived"})
     columns: dict[str, Any] = {name: block[name] for name in block.column_names}
-    columns |= frames.named(FEATURES, features.impute(value, fitted.imputation))
+    columns |= frames.named(fitted.features, features.impute(value, fitted.imputation))
     columns |= frames.named([f"{name}_imputed" for name in FEATURES], imputed)
     columns |= {"subject_id": stays["subject_id"].to_numpy(), "action": action, "previous_action": previous}
     columns |= {"end_reason": _coded(stays["end_reason"], trajectories.END_REASONS)}
     columns |= {"outcome": _coded(outcome, trajectories.OUTCOMES), "split": _coded(stays["split"], SPLITS)}
-    return pa.table([_cast(columns[field.name], field) for field in trajectories.schema()], trajectories.schema())
+    schema = trajectories.schema(fitted.features)
+    return pa.table([_cast(columns[field.name], field) for field in schema], schema)
 
 
 def _cast(column: Any, field: pa.Field) -> pa.Array:
@@ -124,7 +131,8 @@ def _coded(values: "pd.Series[str]", names: tuple[str, ...]) -> pa.DictionaryArr
 def final_states(final: pa.Table, fitted: Dictionary) -> pa.Table:
     """The imputed final states of episodes that are cut off, ordered by stay."""
     final = final.sort_by("stay_id")
-    value = features.impute(frames.matrix(final, FEATURES), fitted.imputation)
+    value = features.impute(frames.matrix(final, fitted.features), fitted.imputation)
     return pa.table(
-        {"stay_id": final["stay_id"].to_numpy(), **frames.named(FEATURES, value)}, trajectories.final_schema()
+        {"stay_id": final["stay_id"].to_numpy(), **frames.named(fitted.features, value)},
+        trajectories.final_schema(fitted.features),
     )

@@ -34,20 +34,21 @@ def make(
     shard = only(tables.read(folder), mine)
     anchor, end = mine["anchor"].to_numpy(), mine["end"].to_numpy()
     hours = np.append(grid.hours, grid.horizon_hours)
-    state = features.states(shard, anchor, hours, grid)
+    state = features.states(shard, anchor, hours, grid, given)
     dose = actions.doses(shard, anchor, hours[:-1], grid.step_hours, end, given)
     inside = dose.duration_h > 0
     steps = inside.sum(axis=1)
     cut_off = (mine["end_reason"] == "horizon").to_numpy() & (paid.horizon_end == "truncate")
     rewards = _rewards(state, dose, steps, cut_off, mine, paid)
-    decisions = _decisions(state, dose, inside, mine, grid.step_hours)
+    names = features.names(given)
+    decisions = _decisions(state, names, dose, inside, mine, grid.step_hours)
     ended = (decisions["step"].to_numpy() == np.repeat(steps, steps) - 1) & np.repeat(~cut_off, steps)
     decisions = decisions.append_column("reward", pa.array(rewards[inside])).append_column(
         "terminated", pa.array(ended)
     )
     _save(decisions, frames / f"{folder.name}.decisions.arrow")
     final = state.value[cut_off, steps[cut_off]].astype(np.float32)
-    columns = {"stay_id": mine["stay_id"].to_numpy()[cut_off], **named(FEATURES, final)}
+    columns = {"stay_id": mine["stay_id"].to_numpy()[cut_off], **named(names, final)}
     _save(pa.table(columns), frames / f"{folder.name}.final.arrow")
     (frames / f"{folder.name}.record.json").write_text(json.dumps(record.of(shard)), encoding="utf-8")
 
@@ -84,6 +85,7 @@ def _rewards(
 
 def _decisions(
     state: States,
+    names: tuple[str, ...],
     dose: Doses,
     inside: Bool[np.ndarray, "s k"],
     mine: pd.DataFrame,
@@ -99,7 +101,7 @@ def _decisions(
             "step": step.astype(np.int32),
             "time": time.astype("datetime64[us]"),
             "duration_h": dose.duration_h[inside],
-            **named(FEATURES, state.value[:, :-1][inside].astype(np.float32)),
+            **named(names, state.value[:, :-1][inside].astype(np.float32)),
             **named([f"{name}_age_h" for name in MEASURED], state.age_h[:, :-1][inside].astype(np.float32)),
             "fio2_estimated": state.fio2_estimated[:, :-1][inside],
             "sofa_missing": state.sofa_missing[:, :-1][inside].astype(np.int8),

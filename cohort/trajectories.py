@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cohort import artifact
 from cohort.errors import InputError
-from cohort.features import FEATURES, MEASURED
+from cohort.features import DOSES_BEFORE, FEATURES, MEASURED
 from cohort.split import SPLITS
 
 FILE = "trajectories.parquet"
@@ -23,8 +23,8 @@ _TEXT = pa.dictionary(pa.int8(), pa.string())
 
 
 @cache
-def schema() -> pa.Schema:
-    """Columns of trajectories.parquet; clinical units, nothing scaled, the 48 imputed."""
+def schema(features: tuple[str, ...] = FEATURES) -> pa.Schema:
+    """Columns of trajectories.parquet where the state has `features`; clinical units, nothing scaled, imputed."""
 
     def required(name: str, kind: pa.DataType) -> pa.Field:
         return pa.field(name, kind, nullable=False)
@@ -36,7 +36,7 @@ def schema() -> pa.Schema:
             required("step", pa.int32()),
             required("time", pa.timestamp("us")),
             required("duration_h", pa.float64()),  # of the window [time, time + step), cut at the episode's end
-            *(required(name, pa.float32()) for name in FEATURES),
+            *(required(name, pa.float32()) for name in features),
             *(pa.field(f"{name}_age_h", pa.float32()) for name in MEASURED),  # null: imputed, so of no age
             *(required(f"{name}_imputed", pa.bool_()) for name in FEATURES),
             required("fio2_estimated", pa.bool_()),  # from oxygen device and flow
@@ -63,20 +63,25 @@ def schema() -> pa.Schema:
 
 
 @cache
-def final_schema() -> pa.Schema:
+def final_schema(features: tuple[str, ...] = FEATURES) -> pa.Schema:
     """Columns of final_states.parquet: the imputed state at the end of each episode that was cut off."""
-    fields = [pa.field(name, pa.float32(), nullable=False) for name in FEATURES]
+    fields = [pa.field(name, pa.float32(), nullable=False) for name in features]
     return pa.schema([pa.field("stay_id", pa.int64(), nullable=False), *fields])
 
 
-def write(path: Path, blocks: Iterator[pa.Table]) -> int:
+def known() -> pa.Schema:
+    """The schema with every column that a cohort may have."""
+    return schema(FEATURES + DOSES_BEFORE)
+
+
+def write(path: Path, blocks: Iterator[pa.Table], features: tuple[str, ...] = FEATURES) -> int:
     """Write blocks of rows, ordered by stay and step, each checked; returns the number of rows.
 
     Raises:
         InputError: a block does not follow the schema or the ranges.
     """
     rows = 0
-    with pq.ParquetWriter(path, schema(), compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(path, schema(features), compression="zstd", write_page_checksum=True) as writer:
         for block in blocks:
             writer.write_table(check(block, path.name), row_group_size=ROWS_PER_GROUP)
             rows += block.num_rows
@@ -90,10 +95,10 @@ def read(cohort: Path, columns: list[str] | None = None, split: str | None = Non
         ArtifactError: the file is missing, damaged, or changed after it was written.
         InputError: it does not follow the schema, or a column is unknown.
     """
-    unknown = sorted(set(columns or ()) - set(schema().names))
+    unknown = sorted(set(columns or ()) - set(known().names))
     if unknown:
         raise InputError(f"{FILE}: column {unknown[0]!r} is not in the schema")
-    wanted = None if columns is None else [name for name in schema().names if name in {*columns, "split"}]
+    wanted = None if columns is None else [name for name in known().names if name in {*columns, "split"}]
     table = artifact.read_parquet(artifact.verified(cohort, FILE), wanted)
     check(table, str(cohort / FILE))
     if split is not None:
@@ -110,9 +115,9 @@ def check(table: pa.Table, name: str) -> pa.Table:
         InputError: naming table, column, what is wrong, row count and the allowed range.
     """
     for column in table.schema:
-        if column.name not in schema().names:
+        if column.name not in known().names:
             raise InputError(f"{name}: column {column.name!r} is not in the schema")
-        expected = schema().field(column.name)
+        expected = known().field(column.name)
         if column.type != expected.type:
             raise InputError(f"{name}: {column.name}: type {column.type}, expected {expected.type}")
         values = table[column.name]

@@ -7,10 +7,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from pandas.api.types import union_categoricals
 
 from cohort import features, tables
+from cohort.actions import ActionConfig
 from cohort.dictionary import Dictionary
 from cohort.errors import ConfigError, InputError
 from cohort.grid import GridConfig
@@ -41,12 +42,14 @@ def rollout(
     *,
     grid: GridConfig | None = None,
     reward: RewardConfig | None = None,
+    given: ActionConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Truth:
     """Let `policy` dose every stay over the horizon, the clinicians afterwards; None: the clinicians throughout.
 
-    The policy sees the 48 features and nothing else: they are made from the rows charted so far by the pipeline's own
-    `canonical` and `states`, and imputed by its `dictionary`, where it has one (else by a healthy adult's values).
+    The policy sees the features it was fitted on (48, or with the doses before) and nothing else: they are made from
+    the rows charted so far by the pipeline's own `canonical` and `states`, and imputed by its `dictionary`, where it
+    has one (else by a healthy adult's values).
     An action is given as a dose drawn inside its bin, on the dictionary's edges where there are some.
     The same seed and config are the same patients and the same luck under every policy.
 
@@ -54,6 +57,7 @@ def rollout(
         n_stays: stays to treat (instead of the config's).
         grid: step and horizon; the policy decides at each step's start while the patient is in the ICU.
         reward: what `mean_return` adds up, undiscounted.
+        given: what counts as a dose, for policies that see the doses before.
 
     Raises:
         InputError: probabilities of the wrong shape, negative, NaN, or not summing to 1; or a policy fitted on other
@@ -68,7 +72,7 @@ def rollout(
         )
     returns, alive = [], []
     for shard in simulation.shards(n_stays, seed, config):
-        end = _treated(shard, policy, grid)
+        end = _treated(shard, policy, grid, given)
         returns.append(stay_returns(end.outcomes, grid, reward))
         alive.append(~end.outcomes.died_in_hospital)
         if progress is not None:
@@ -76,19 +80,20 @@ def rollout(
     return _truth(np.concatenate(returns), np.concatenate(alive))
 
 
-def _treated(shard: Shard, policy: Policy | None, grid: GridConfig) -> simulation.Course:
+def _treated(shard: Shard, policy: Policy | None, grid: GridConfig, given: ActionConfig | None) -> simulation.Course:
     if policy is None:
         return simulation.course(shard, simulation.clinicians_decide)
-    return simulation.course(simulation.with_history(shard), PolicyDecides(policy, grid), grid.horizon_hours)
+    return simulation.course(simulation.with_history(shard), PolicyDecides(policy, grid, given), grid.horizon_hours)
 
 
 class PolicyDecides:
     """Doses by a policy that reads the record so far; after the horizon the clinicians take over."""
 
-    def __init__(self, policy: Policy, grid: GridConfig) -> None:
+    def __init__(self, policy: Policy, grid: GridConfig, given: ActionConfig | None = None) -> None:
         self._policy, self._grid = policy, grid
         self._dictionary = _dictionary(policy, grid)
-        self._chart = Chart(grid)
+        sees_doses = self._dictionary is not None and self._dictionary.features != features.FEATURES
+        self._chart = Chart(grid, (given or ActionConfig()).model_copy(update={"in_state": sees_doses}))
 
     def __call__(self, moment: Moment) -> Choice:
         """The policy's choice for every stay present."""
@@ -113,17 +118,17 @@ class Chart:
     them, because doses are divided by them.
     """
 
-    def __init__(self, grid: GridConfig) -> None:
-        self._grid = grid
+    def __init__(self, grid: GridConfig, given: ActionConfig | None = None) -> None:
+        self._grid, self._given = grid, given
         self._hours_read = 0
         self._observations = tables.empty("observations")
         self._outputs = tables.empty("outputs")
 
     def states(self, moment: Moment) -> Float[np.ndarray, "k d"]:
-        """The 48 features of the stays present at the moment; NaN is missing."""
+        """The features of the stays present at the moment; NaN is missing."""
         known = self.canonical(moment)
         stays = known.stays
-        made = features.states(known, stays["intime"].to_numpy(), np.array([moment.hour]), self._grid)
+        made = features.states(known, stays["intime"].to_numpy(), np.array([moment.hour]), self._grid, self._given)
         row = pd.Index(stays["stay_id"]).get_indexer(moment.shard.population.stay_id[moment.rows])
         value: np.ndarray = made.value[row, 0]
         return value
@@ -158,8 +163,22 @@ def raw_tables(shard: Shard, record: simulation.Record, hour: int) -> dict[str, 
     return frames(layout.tables(charted, shard.population, still, shard.number))
 
 
-def stay_returns(outcomes: Outcomes, grid: GridConfig, reward: RewardConfig) -> Float[np.ndarray, "n"]:
-    """Sum of the rewards of each stay's windows within the horizon, the outcome included."""
+def stay_returns(
+    outcomes: Outcomes, grid: GridConfig, reward: RewardConfig, gamma: float = 1.0
+) -> Float[np.ndarray, "n"]:
+    """Sum of the rewards of each stay's windows within the horizon, the outcome included, discounted per window."""
+    each, stay, step = window_rewards(outcomes, grid, reward)
+    return np.bincount(stay, weights=each * gamma**step, minlength=len(outcomes.out_hour))
+
+
+def window_rewards(
+    outcomes: Outcomes, grid: GridConfig, reward: RewardConfig
+) -> tuple[Float[np.ndarray, "m"], Int[np.ndarray, "m"], Int[np.ndarray, "m"]]:
+    """The reward of each window within the horizon, its stay and its step; stays in order.
+
+    Raises:
+        ConfigError: an outcome or a shaping term that the simulated hospital has no true value of.
+    """
     if reward.outcome != "hospital" or reward.sofa_shaping or reward.lactate_shaping:
         raise ConfigError("rollout: only the hospital outcome without shaping has a true value here")
     inside = np.minimum(outcomes.out_hour, grid.horizon_hours)
@@ -174,7 +193,7 @@ def stay_returns(outcomes: Outcomes, grid: GridConfig, reward: RewardConfig) -> 
         outcomes.out_hour[stay] - inside[stay],
         reward,
     )
-    return np.bincount(stay, weights=each.astype(np.float64), minlength=len(windows))
+    return each.astype(np.float64), stay, step
 
 
 def _dictionary(policy: Policy, grid: GridConfig) -> Dictionary | None:
@@ -182,7 +201,7 @@ def _dictionary(policy: Policy, grid: GridConfig) -> Dictionary | None:
     fitted: Dictionary | None = getattr(policy, "dictionary", None)
     if fitted is None:
         return None
-    if fitted.features != features.FEATURES:
+    if fitted.features not in (features.FEATURES, features.FEATURES + features.DOSES_BEFORE):
         raise InputError(
             f"policy: fitted on {len(fitted.features)} other features than the rollout's {len(features.FEATURES)}"
         )

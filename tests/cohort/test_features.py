@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cohort import features, scores
+from cohort.actions import ActionConfig
 from cohort.features import FEATURES, MEASURED
 from cohort.grid import GridConfig
 from tests.cohort import tiny
@@ -208,14 +209,36 @@ def test_the_fluid_balance_is_what_ran_in_so_far_less_the_urine_known() -> None:
     assert made.fluid_balance_total.tolist() == [[0.0, 190.0, 590.0]]
 
 
+def test_the_doses_before_are_those_of_the_step_that_ends_now_and_never_of_the_one_that_begins() -> None:
+    shard = tiny.make(
+        infusions=[(1, "fluid", 2.0, 9.0, 100.0), (1, "norepinephrine", 4.0, 30.0, 0.2), (1, "d5w", 0.0, 9.0, 80.0)]
+    )
+    hours, given = np.array([0, 4, 8, 12]), ActionConfig(in_state=True)
+    made = features.states(shard, tiny.anchors(shard), hours, GridConfig(), given)
+    assert features.names(given)[-2:] == ("fluid_before_ml_h", "vasopressor_before_ug_kg_min")
+    np.testing.assert_allclose(made.value[0, :, -2:], [[0, 0], [50, 0], [100, 0.2], [25, 0.2]], rtol=1e-12)
+    hourly = features.states(shard, tiny.anchors(shard), np.array([3, 5]), GridConfig(step_hours=1), given)
+    np.testing.assert_allclose(hourly.value[0, :, -2:], [[100, 0], [100, 0.2]], rtol=1e-12)
+
+
+def test_without_being_asked_for_the_doses_before_are_in_no_state() -> None:
+    shard = tiny.random_tables(4)
+    plain, more = (
+        features.states(shard, tiny.anchors(shard), GridConfig().hours, GridConfig(), given)
+        for given in (ActionConfig(), ActionConfig(in_state=True))
+    )
+    assert plain.value.shape[2] == len(FEATURES) == 48
+    assert more.value[..., :48].tobytes() == plain.value.tobytes()
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rule", ["normal", "last_testable"])
 def test_asking_for_one_hour_gives_bit_for_bit_what_the_batch_gives(seed, rule) -> None:
-    shard, config = tiny.random_tables(seed), GridConfig(gcs_rule=rule)
+    shard, config, given = tiny.random_tables(seed), GridConfig(gcs_rule=rule), ActionConfig(in_state=True)
     hours = np.append(config.hours, 72)
-    batch = features.states(shard, tiny.anchors(shard), hours, config)
+    batch = features.states(shard, tiny.anchors(shard), hours, config, given)
     for position in (0, 1, 9, 18):
-        one = features.states(shard, tiny.anchors(shard), hours[position : position + 1], config)
+        one = features.states(shard, tiny.anchors(shard), hours[position : position + 1], config, given)
         for name in ARRAYS:
             assert getattr(one, name)[:, 0].tobytes() == getattr(batch, name)[:, position].tobytes(), name
 

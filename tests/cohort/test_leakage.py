@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cohort import features
+from cohort.actions import ActionConfig
 from cohort.grid import GridConfig
 from cohort.tables import Tables
 from tests.cohort import tiny
@@ -46,14 +47,14 @@ def scrambled(shard: Tables, hour: int, seed: int) -> Tables:
 @pytest.mark.parametrize("step", [1, 2, 4])
 @pytest.mark.parametrize("rule", ["normal", "last_testable", "missing"])
 def test_scrambling_everything_available_from_t_on_changes_no_state_up_to_t(step, rule) -> None:
-    config = GridConfig(step_hours=step, gcs_rule=rule)
+    config, given = GridConfig(step_hours=step, gcs_rule=rule), ActionConfig(in_state=True)
     shard = tiny.random_tables(step)
     hours = np.append(config.hours, 72)
-    before = features.states(shard, tiny.anchors(shard), hours, config)
+    before = features.states(shard, tiny.anchors(shard), hours, config, given)
     moved = 0
     for hour in (0, 4, 24, 44, 68):
         other = scrambled(shard, hour, seed=hour)
-        after = features.states(other, tiny.anchors(other), hours, config)
+        after = features.states(other, tiny.anchors(other), hours, config, given)
         past = hours <= hour
         for name in ARRAYS:
             assert getattr(before, name)[:, past].tobytes() == getattr(after, name)[:, past].tobytes(), (name, hour)

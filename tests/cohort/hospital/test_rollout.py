@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cohort import features
+from cohort.actions import ActionConfig
 from cohort.dictionary import Dictionary
 from cohort.errors import ConfigError, InputError
 from cohort.grid import GridConfig
@@ -105,9 +106,10 @@ def test_batch_features_and_rollout_features_agree() -> None:
     assert end.record is not None
     charted = simulation.charted_rows(end.record, end.outcomes.out_hour)
     tables, _ = mimic_iv.canonical(frames(layout.tables(charted, shard.population, end.outcomes, 0)))
-    batch = features.states(tables, tables.stays["intime"].to_numpy(), GRID.hours, GRID)
+    given = ActionConfig(in_state=True)
+    batch = features.states(tables, tables.stays["intime"].to_numpy(), GRID.hours, GRID, given)
     row = pd.Index(tables.stays["stay_id"]).get_indexer(shard.population.stay_id)
-    chart, compared = Chart(GRID), 0
+    chart, compared = Chart(GRID, given), 0
 
     def decide(moment: simulation.Moment) -> simulation.Choice:
         nonlocal compared
@@ -189,6 +191,26 @@ def test_a_policys_bins_are_given_on_its_own_edges() -> None:
     assert len(doses) > 20
     assert doses.min() >= 300
     assert doses.max() <= 400
+
+
+def test_a_policy_fitted_with_the_doses_before_sees_what_it_gave() -> None:
+    seen: list[np.ndarray] = []
+
+    class Watches(Always):
+        def probs(self, state: np.ndarray) -> np.ndarray:
+            seen.append(state)
+            return super().probs(state)
+
+    policy, names = Watches(12), features.names(ActionConfig(in_state=True))
+    scaler = Scaler(np.zeros(50), np.ones(50), np.zeros(50, bool))
+    policy.dictionary = fitted(features=names, imputation=features.typical(names), scaler=scaler)
+    rollout(policy, 20, 1, small(20), grid=GridConfig(horizon_hours=12))
+    assert [state.shape[1] for state in seen] == [50, 50, 50]
+    assert (seen[0][:, 48:] == 0).all()
+    fluid, vasopressor = seen[1][:, 48:].T
+    assert np.median(fluid) == pytest.approx(350, rel=0.15), "fluid bin 2 of this dictionary is 300 to 400 mL/h"
+    assert np.quantile(vasopressor, 0.1) >= 0.03
+    assert np.quantile(vasopressor, 0.9) <= 0.1
 
 
 def test_a_policy_fitted_on_other_steps_or_features_is_refused() -> None:
