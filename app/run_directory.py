@@ -1,7 +1,6 @@
 """RunDirectory: the directory of one run, locked while it is written, with its record `run.json`."""
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,6 +15,10 @@ from cohort.errors import ArtifactError
 
 RECORD = "run.json"
 LOCK = ".lock"
+POLICY = "policy"
+"""The folder of stages that are policies."""
+STORE = ("mlflow.db", "mlartifacts")
+"""MLflow's copies: no evidence, and MLflow itself may write to them; their hashes stand in the run's record."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +29,28 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """What `run.json` says so far."""
-        content: dict[str, Any] = artifact.read_json(self.path / RECORD)
-        return content
+        return artifact.read_sealed(self.path / RECORD)
 
     def update(self, **changes: object) -> None:
-        """Set keys of `run.json`, atomically."""
-        record = {**self.record(), **changes} if (self.path / RECORD).exists() else changes
+        """Set keys of `run.json`, atomically; it is sealed, so that a changed byte is found."""
+        record = {**self.record(), **changes} if (self.path / RECORD).exists() else dict(changes)
         _write(self.path / RECORD, record)
 
     def note_stage(self, name: str, entry: dict[str, Any]) -> None:
         """Record what a stage cost."""
         self.update(stages={**self.record().get("stages", {}), name: entry})
+
+    def seal(self) -> None:
+        """Record the hash of every stage's manifest and of MLflow's copies, as they are now."""
+        manifests = [folder / artifact.MANIFEST for folder in folders(self.path)]
+        self.update(
+            manifests={
+                name_of(file.parent, self.path): artifact.hash_file(file) for file in manifests if file.is_file()
+            },
+            files={
+                name: artifact.hash_file(self.path / name) for name in loose(self.path) if name.split("/")[0] in STORE
+            },
+        )
 
 
 @contextmanager
@@ -55,12 +69,36 @@ def opened(out: Path, new: bool = False) -> Iterator[RunDirectory]:
     try:
         with _locked(out):
             directory = RunDirectory(out)
+            for draft in out.glob(f".{RECORD}.tmp-*"):  # of a process that was killed: this one holds the lock
+                draft.unlink()
             if not (out / RECORD).exists():
                 directory.update(created=datetime.now(UTC).isoformat(timespec="seconds"), stages={})
-            yield directory
+            try:
+                yield directory
+            finally:
+                directory.seal()
     finally:
         if fresh and out.exists() and {entry.name for entry in out.iterdir()} <= {RECORD, LOCK}:
             shutil.rmtree(out, ignore_errors=True)
+
+
+def folders(run: Path) -> list[Path]:
+    """Every directory of a run that a stage may have written, finished or not."""
+    below = [path for path in run.iterdir() if path.is_dir() and path.name not in {POLICY, *STORE}]
+    found = [*below, *(path for path in (run / POLICY).glob("*") if path.is_dir())]
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def loose(run: Path) -> list[str]:
+    """Every file of a run that lies in no stage's directory, as paths below it, sorted."""
+    within = {folder.relative_to(run) for folder in folders(run)}
+    files = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
+    return sorted(str(file) for file in files if not within & {*file.parents})
+
+
+def name_of(folder: Path, run: Path) -> str:
+    """A stage's name, from its directory."""
+    return str(folder.relative_to(run))
 
 
 def _refuse(out: Path, new: bool) -> None:
@@ -68,7 +106,7 @@ def _refuse(out: Path, new: bool) -> None:
         return
     if not out.is_dir():
         raise ArtifactError(f"{out}: is a file, not a directory")
-    present = {entry.name for entry in out.iterdir()} - {LOCK}
+    present = {entry.name for entry in out.iterdir() if not entry.name.startswith(f".{RECORD}.tmp-")} - {LOCK}
     if present and RECORD not in present:
         raise ArtifactError(f"{out}: has files but no {RECORD}, so it is not a run's directory; nothing was written")
     if present and new:
@@ -78,7 +116,7 @@ def _refuse(out: Path, new: bool) -> None:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold the directory's lock; the system gives it back when this process ends, however it ends."""
-    with _or_artifact_error(out):
+    with or_artifact_error(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / LOCK).open("a+", encoding="utf-8")
     with lock:
@@ -88,28 +126,33 @@ def _locked(out: Path) -> Iterator[None]:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             raise ArtifactError(f"{out}: another run is writing here (process {owner})") from None
-        with _or_artifact_error(out):
+        with or_artifact_error(out):
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            with or_artifact_error(out):
+                lock.truncate(0)
 
 
 @contextmanager
-def _or_artifact_error(path: Path) -> Iterator[None]:
+def or_artifact_error(path: Path) -> Iterator[None]:
+    """What the system refuses below a path, as one line."""
     try:
         yield
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror or type(error).__name__}") from error
 
 
-def _write(path: Path, content: object) -> None:
+def _write(path: Path, content: dict[str, Any]) -> None:
     draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with _or_artifact_error(path), draft.open("w", encoding="utf-8") as handle:
-            handle.write(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        draft.replace(path)
+        with or_artifact_error(path):
+            artifact.write_sealed(draft, content)
+            with draft.open("rb") as handle:
+                os.fsync(handle.fileno())
+            draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

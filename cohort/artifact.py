@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,26 @@ import pyarrow.parquet as pq
 from cohort.errors import ArtifactError
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
+SEAL = "sha256"
+"""The key under which a sealed JSON file holds the hash of all its other content."""
+IDENTITY = ("version", "kind", "config", "inputs", "seed", "rows", "notes", "files")
+"""What of a manifest makes its digest; when and on what machine and code it was made is sealed, but not part of it."""
+SOURCES = {"cohort": ("cohort", "configs/concepts"), "policy": ("policy",), "ope": ("ope",)}
+"""Package -> the folders whose files decide what it makes; what only displays is not among them."""
+_SOURCE_ENDINGS = {".py", ".yaml", ".j2", ".css"}
 RECORDED_PACKAGES = ("numpy", "pandas", "pyarrow", "scikit-learn", "torch", "d3rlpy", "safetensors")
 
 
 class Draft:
-    """A directory being written: `path` to write in, and what the manifest will say besides the hashes."""
+    """A directory being written: `path` to write in, and what the manifest will say besides the hashes.
 
-    def __init__(self, path: Path) -> None:
+    `work`, where there is one, is a folder for finished pieces that outlive this process if it is killed.
+    """
+
+    def __init__(self, path: Path, work: Path | None = None) -> None:
         self.path = path
+        self.work = work
         self.rows: dict[str, int] = {}
         self.notes: dict[str, Any] = {}
 
@@ -41,6 +53,7 @@ def writing(
     inputs: Mapping[str, Path | str] | None = None,
     seed: int | None = None,
     overwrite: bool = False,
+    work: Path | None = None,
 ) -> Iterator[Draft]:
     """Write a stage's directory atomically: a temporary sibling, hashes, fsync, then one rename.
 
@@ -52,6 +65,7 @@ def writing(
             already, of an input that has no manifest (a hospital's own tables).
         seed: the stage's seed.
         overwrite: replace an existing directory once the new one is complete.
+        work: the draft's `work`; the caller makes and removes it.
 
     Raises:
         ArtifactError: `out` exists (and not `overwrite`), or cannot be written. Nothing is left behind on any error.
@@ -62,7 +76,7 @@ def writing(
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_drafts(out)
         draft.mkdir()
-        handle = Draft(draft)
+        handle = Draft(draft, work)
         yield handle
         manifest = {
             "version": VERSION,
@@ -73,10 +87,10 @@ def writing(
             "rows": handle.rows,
             "notes": handle.notes,
             "files": {str(file.relative_to(draft)): hash_file(file) for file in _files(draft)},
-            "code": _code(),
+            "code": code(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_json(draft / MANIFEST, manifest)
+        write_sealed(draft / MANIFEST, manifest)
         _fsync(draft)
         _publish(draft, out)
     except OSError as error:
@@ -102,16 +116,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
         ArtifactError: there is none, it is not JSON, or it is of another version.
     """
     file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no {MANIFEST}; not a finished stage's directory") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{file}: cannot be read ({type(error).__name__})") from error
+    if not file.is_file():
+        raise ArtifactError(f"{path}: no {MANIFEST}; not a finished stage's directory")
+    manifest = read_json(file)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         found = manifest.get("version") if isinstance(manifest, dict) else None
-        raise ArtifactError(f"{file}: version {found}, this Suture reads version {VERSION}")
-    for key, kind in (("files", dict), ("inputs", dict), ("config", dict), ("rows", dict), ("kind", str)):
+        raise ArtifactError(f"{file}: version {found}, this Suture reads version {VERSION}; run it again")
+    manifest = read_sealed(file)
+    kinds = dict.fromkeys(("files", "inputs", "config", "rows", "notes", "code"), dict) | {"kind": str}
+    for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise ArtifactError(f"{file}: {key}: missing or damaged")
     if "seed" not in manifest:
@@ -149,9 +162,9 @@ def verified(path: Path, name: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """The artifact's identity: SHA-256 over its kind, config, inputs, seed and files; time and machine left out."""
+    """The artifact's identity: SHA-256 over what IDENTITY names of its manifest; time, code and machine left out."""
     manifest = read_manifest(path)
-    identity = {key: manifest[key] for key in ("kind", "config", "inputs", "seed", "files")}
+    identity = {key: manifest[key] for key in IDENTITY}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -194,7 +207,27 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that any reader takes: sorted keys, no NaN (ValueError)."""
-    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(_text(content), encoding="utf-8")
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with the hash of its own content, so that any changed byte of the file is found."""
+    path.write_text(_text(_sealed(content)), encoding="utf-8")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read a JSON object that `write_sealed` wrote, its seal removed.
+
+    Raises:
+        ArtifactError: it is missing, or any byte of it differs from what was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or SEAL not in content:
+        raise ArtifactError(f"{path}: {SEAL}: missing or damaged")
+    del content[SEAL]
+    if path.read_bytes() != _text(_sealed(content)).encode():
+        raise ArtifactError(f"{path}: its hash differs from its own content: changed or damaged after it was written")
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -209,17 +242,29 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: cannot be read as JSON ({type(error).__name__})") from error
 
 
-def remove_stale_drafts(out: Path) -> None:
-    """Delete temporary directories of `out` whose writing process is no more."""
+def remove_stale_drafts(out: Path, held: bool = False) -> None:
+    """Delete temporary directories of `out` whose writing process is no more.
+
+    A number of a process may be another's by now (in a container it mostly is). Where nobody else can be writing, since
+    the caller holds the run's lock (`held`), every such directory goes.
+    """
     for draft in out.parent.glob(f".{out.name}.tmp-*"):
         owner = draft.name.rpartition("-")[2]
-        if owner.isdigit() and not _alive(int(owner)):
+        if held or (owner.isdigit() and not _alive(int(owner))):
             shutil.rmtree(draft, ignore_errors=True)
     for old in out.parent.glob(f".{out.name}.old-*"):
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:  # killed between the two renames of a replacement: the earlier artifact comes back
             old.rename(out)
+
+
+def _text(content: Any) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content, SEAL: hashlib.sha256(_text(content).encode()).hexdigest()}
 
 
 def _require_intact(file: Path, expected: str) -> None:
@@ -275,15 +320,25 @@ def _fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _code() -> dict[str, Any]:
+@cache
+def code() -> dict[str, Any]:
+    """What a manifest says of the code: commit, a hash of each package's sources, versions, and the machine."""
     root = Path(__file__).resolve().parents[1]
     return {
+        "sources": {name: _hash_sources(root, folders) for name, folders in SOURCES.items()},
         "commit": _git(root, "rev-parse", "HEAD"),
         "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
         "python": sys.version.split()[0],
         "machine": platform.machine(),
         "packages": {name: _version(name) for name in RECORDED_PACKAGES},
     }
+
+
+def _hash_sources(root: Path, folders: tuple[str, ...]) -> str:
+    """One hash of the names and contents of all sources below some folders."""
+    files = sorted(path for folder in folders for path in (root / folder).rglob("*") if path.suffix in _SOURCE_ENDINGS)
+    lines = [f"{path.relative_to(root).as_posix()} {hash_file(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _version(package: str) -> str | None:

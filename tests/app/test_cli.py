@@ -1,6 +1,5 @@
 """The command line: help, versions, exit codes, one line for every error, and the commands on a finished run."""
 
-import json
 import os
 import shutil
 import signal
@@ -103,8 +102,8 @@ def test_verify_names_the_file_that_was_changed(suture: Suture, tiny_run: Path, 
 def test_verify_names_a_stage_that_was_made_from_another_cohort(suture: Suture, tiny_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(tiny_run, copy)
-    manifest = json.loads((copy / "cohort" / "manifest.json").read_text())
-    (copy / "cohort" / "manifest.json").write_text(json.dumps({**manifest, "seed": 99}))
+    manifest = artifact.read_sealed(copy / "cohort" / "manifest.json")
+    artifact.write_sealed(copy / "cohort" / "manifest.json", {**manifest, "seed": 99})
     done = suture("verify", copy)
     assert done.code == 4
     assert "made from another cohort than the one beside it" in done.err
@@ -196,8 +195,8 @@ def test_recommend_refuses_a_run_whose_cohort_is_not_the_policy_s(
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(tiny_run, copy)
-    manifest = json.loads((copy / "cohort" / "manifest.json").read_text())
-    (copy / "cohort" / "manifest.json").write_text(json.dumps({**manifest, "seed": 99}))
+    manifest = artifact.read_sealed(copy / "cohort" / "manifest.json")
+    artifact.write_sealed(copy / "cohort" / "manifest.json", {**manifest, "seed": 99})
     done = suture("recommend", copy, "--states", states, "--out", tmp_path / "doses.csv")
     assert done.code == 4
     assert "another cohort" in done.err
@@ -219,8 +218,8 @@ def test_verify_names_a_manifest_that_is_damaged(
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(tiny_run, copy)
-    manifest = json.loads((copy / "ope" / "manifest.json").read_text())
-    (copy / "ope" / "manifest.json").write_text(json.dumps({**manifest, "inputs": inputs}))
+    manifest = artifact.read_sealed(copy / "ope" / "manifest.json")
+    artifact.write_sealed(copy / "ope" / "manifest.json", {**manifest, "inputs": inputs})
     done = suture("verify", copy)
     assert done.code == 4
     assert "ope/manifest.json: inputs" in done.err

@@ -106,7 +106,7 @@ def test_another_cohort_beside_the_multiverse_is_found_and_the_way_out_named(
     ask = ("cohort", tiny_config, "--out", copy, "--multiverse", definitions)
     assert suture(*ask).code == 0
     path = copy / "multiverse" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "inputs": {"cohort": "other"}}))
+    artifact.write_sealed(path, {**artifact.read_sealed(path), "inputs": {"cohort": "other"}})
     done = suture("verify", copy)
     assert done.code == 4
     assert "`suture cohort CONFIG --out RUN --multiverse FILE --resume` makes it again" in done.err

@@ -100,7 +100,8 @@ def test_a_file_lost_or_added_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no manifest.json"), ("{", "cannot be read"), ("[]", "version None"), ('{"version": 99}', "version 99"),
-     ('{"version": 1}', "files: missing or damaged")],
+     ('{"version": 1}', "version 1, this Suture reads version 2; run it again"),
+     ('{"version": 2}', "sha256: missing or damaged")],
 )  # fmt: skip
 def test_a_manifest_that_is_missing_or_wrong_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
