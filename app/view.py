@@ -373,9 +373,10 @@ def _doses(study: Study, was: "pd.Series[Any]", found: Recommendation | None) ->
     if found is not None and found.action is not None:
         volume, rate = study.dictionary.dose(found.action)
         fluid, pressor = f"{volume:,.0f} mL / {study.dictionary.step_hours:g} h", f"{rate:.2f} µg/kg/min"
+    least = "at least " if was["dose_unknown"] else ""
     return (
-        Dose("IV fluid", fluid, f"{was['fluid_ml']:,.0f} mL / {was['duration_h']:.3g} h"),
-        Dose("Vasopressor", pressor, f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"),
+        Dose("IV fluid", fluid, f"{least}{was['fluid_ml']:,.0f} mL / {was['duration_h']:.3g} h"),
+        Dose("Vasopressor", pressor, f"{least}{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"),
     )
 
 
@@ -413,7 +414,7 @@ def _decisions(cohort: Path, fitted: Dictionary) -> pd.DataFrame:
 
     The trajectories say only which decisions there were and what was given: a state is built here as at any bedside.
     """
-    columns = ["stay_id", "step", "time", "duration_h", *DRUGS]
+    columns = ["stay_id", "step", "time", "duration_h", *DRUGS, "dose_unknown"]
     decisions = trajectories.read(cohort, columns, split="evaluate").to_pandas()
     config = build.config_of(cohort)
     known, ages, missing = [], [], []

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 from pydantic import Field, field_validator
 
 from cohort import concepts, intervals
@@ -54,6 +54,8 @@ class Doses:
     """Hours of the window before the episode's end; 0 after it."""
     capped: Int[np.ndarray, "s k"]
     """1 where the equivalent was above the cap."""
+    unknown: Bool[np.ndarray, "s k"]
+    """True: more ran in the window than could be read, so the doses are only what is known of them."""
 
 
 def doses(
@@ -86,7 +88,10 @@ def doses(
     duration = np.clip(limit[:, None] - hours * HOUR_US, 0, step_hours * HOUR_US) / HOUR_US
     mean = np.divide(equivalent, duration, out=np.zeros_like(equivalent), where=duration > 0)
     capped = mean > config.equivalent_cap
-    return Doses(volume, np.where(capped, config.equivalent_cap, mean), duration, capped.astype(np.int64))
+    factors = {**fluids, **config.norepinephrine_equivalent}
+    ran = intervals.unreadable(tables.infusions, tables.stays, anchor, factors)
+    unknown = _totals(ran, limit, first, step_hours, n_windows)[:, chosen] > 0
+    return Doses(volume, np.where(capped, config.equivalent_cap, mean), duration, capped.astype(np.int64), unknown)
 
 
 def fit_bins(dose: Float[np.ndarray, "n"], bins: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

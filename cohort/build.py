@@ -82,7 +82,7 @@ def build(
     kept, flow = _select(stays, config, workers)
     if kept.empty:
         emptied = next(step["reason"] for step in flow.steps if not step["stays_kept"])
-        raise InputError(f"{shards}: no stay of {len(stays)} is left after selection; the last were lost to: {emptied}")
+        raise InputError(f"no stay of {len(stays)} is left after selection; the last were lost to: {emptied}")
     kept = _outcomes(kept, config, seed)
     drafts = out / ".frames"
     drafts.mkdir()
@@ -168,7 +168,7 @@ def read_stays(shards: Path) -> pd.DataFrame:
     stays = pd.concat([part.assign(shard=str(folder)) for part, folder in zip(parts, folders, strict=True)])
     twice = int(stays["stay_id"].duplicated().sum())
     if twice:
-        raise InputError(f"{shards}: stays: stay_id: given twice ({twice} of {len(stays)} rows)")
+        raise InputError(f"stays: stay_id: given twice ({twice} of {len(stays)} rows)")
     numbered: pd.DataFrame = stays.reset_index(drop=True)
     return numbered
 

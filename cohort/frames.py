@@ -111,6 +111,7 @@ def _decisions(
             "fluid_ml": dose.fluid_ml[inside],
             "vasopressor_ug_kg_min": dose.vasopressor_ug_kg_min[inside],
             "vasopressor_capped": dose.capped[inside] > 0,
+            "dose_unknown": dose.unknown[inside],
             "previous_fluid_ml": _before(dose.fluid_ml)[inside],
             "previous_vasopressor_ug_kg_min": _before(dose.vasopressor_ug_kg_min)[inside],
             "extreme_urine": (urine > EXTREME_URINE_ML)[inside],

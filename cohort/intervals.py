@@ -54,6 +54,14 @@ def infusions(
     return Infusions(stay, start, end, rate[given], drug[given])
 
 
+def unreadable(
+    table: pd.DataFrame, stays: pd.DataFrame, anchor: Shaped[np.ndarray, "s"], factors: dict[str, float]
+) -> Infusions:
+    """The infusions of the drugs in `factors` that ran at a rate that cannot be read; their rates here mean nothing."""
+    rows = table[table["normalised_rate"].isna()]
+    return infusions(rows.assign(normalised_rate=1.0), stays, anchor, dict.fromkeys(factors, 1.0))
+
+
 def cut(infusions: Infusions, first_hour: int, width_hours: int, n_windows: int) -> Pieces:
     """Cut by the half-open windows [first_hour + j width, first_hour + (j + 1) width), j = 0 .. n_windows - 1."""
     width, origin = width_hours * HOUR_US, first_hour * HOUR_US

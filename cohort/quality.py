@@ -73,7 +73,7 @@ def _drift(value: Float[np.ndarray, "n"], third: Int[np.ndarray, "n"]) -> float 
 
 
 def _windows(decisions: pa.Table) -> dict[str, int]:
-    flags = ("extreme_urine", "extreme_intake", "vasopressor_capped", "fio2_estimated")
+    flags = ("extreme_urine", "extreme_intake", "vasopressor_capped", "dose_unknown", "fio2_estimated")
     counted = {flag: int(decisions[flag].to_numpy().sum()) for flag in flags}
     full = float(np.max(decisions["duration_h"].to_numpy()))
     partial = int((decisions["duration_h"].to_numpy() < full).sum())

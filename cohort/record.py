@@ -15,7 +15,7 @@ LONGEST_DELAY_MIN = 2880
 
 
 def of(shard: Tables) -> dict[str, Any]:
-    """Counts of one shard: rows, units and delays by concept, rows outside the stay, conflicts, overlapping infusions.
+    """Counts of one shard: rows, units, delays by concept (and of urine), rows outside the stay, conflicts, infusions.
 
     `delays` holds the minutes that occur and the rows of each, by concept; `conflicts` counts values charted at the
     same moment that differ.
@@ -26,7 +26,7 @@ def of(shard: Tables) -> dict[str, Any]:
     return {
         "rows": _count(observations["concept"]),
         "units": _units(observations),
-        "delays": _delays(observations, charted),
+        "delays": _delays(observations, charted) | _urine_delays(shard.outputs),
         "before_admission": int((charted < grid.microseconds(shard.stays["intime"].to_numpy())[stay]).sum()),
         "after_discharge": int((charted >= grid.microseconds(shard.stays["outtime"].to_numpy())[stay]).sum()),
         "conflicts": _conflicts(observations, stay, charted),
@@ -73,8 +73,7 @@ def _units(observations: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def _delays(observations: pd.DataFrame, charted: Int[np.ndarray, "n"]) -> dict[str, list[list[int]]]:
-    available = grid.microseconds(observations["available"].to_numpy())
-    minute = np.minimum((available - charted) // 60_000_000, LONGEST_DELAY_MIN)
+    minute = _minutes(observations["available"], charted)
     names = observations["concept"].cat.categories
     bins = LONGEST_DELAY_MIN + 1
     cell = observations["concept"].cat.codes.to_numpy().astype(np.int64) * bins + minute
@@ -85,6 +84,16 @@ def _delays(observations: pd.DataFrame, charted: Int[np.ndarray, "n"]) -> dict[s
         for name, row, found in zip(names, counts, minutes, strict=True)
         if len(found)
     }
+
+
+def _urine_delays(outputs: pd.DataFrame) -> dict[str, list[list[int]]]:
+    minute = _minutes(outputs["available"], grid.microseconds(outputs["charted"].to_numpy()))
+    found, rows = np.unique(minute, return_counts=True)
+    return {"urine": [found.tolist(), rows.tolist()]} if len(found) else {}
+
+
+def _minutes(available: "pd.Series[pd.Timestamp]", charted: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    return np.minimum((grid.microseconds(available.to_numpy()) - charted) // 60_000_000, LONGEST_DELAY_MIN)
 
 
 def _conflicts(observations: pd.DataFrame, stay: Int[np.ndarray, "n"], charted: Int[np.ndarray, "n"]) -> dict[str, int]:

@@ -62,7 +62,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             pa.field("amount", pa.float64()),  # as charted
             pa.field("amount_unit", _TEXT),
             # fluid: tonicity-adjusted mL/h; vasopressin: U/min; other drugs: ug/kg/min. Times (end - start) = the dose.
-            pa.field("normalised_rate", pa.float64(), nullable=False),
+            # Missing: something ran from start to end, but how much cannot be read.
+            pa.field("normalised_rate", pa.float64()),
             pa.field("weight_kg", pa.float64()),  # the weight a dose per minute was divided by
             pa.field("weight_assumed", pa.bool_(), nullable=False),  # True: no weight was charted, 80 kg was used
             pa.field("order_id", pa.int64()),
@@ -133,7 +134,7 @@ def read(directory: Path) -> Tables:
         InputError: a table does not follow the schema.
     """
     frames = {name: artifact.read_parquet(directory / f"{name}.parquet").to_pandas() for name in SCHEMAS}
-    return check(Tables(**frames), name=str(directory))
+    return check(Tables(**frames), name=f"{directory.parent.name}/{directory.name}")
 
 
 def empty(name: str) -> pd.DataFrame:

@@ -47,6 +47,7 @@ def schema(features: tuple[str, ...] = FEATURES) -> pa.Schema:
             required("fluid_ml", pa.float64()),  # given in the window, tonicity-adjusted
             required("vasopressor_ug_kg_min", pa.float64()),  # norepinephrine equivalent, mean over the window
             required("vasopressor_capped", pa.bool_()),
+            required("dose_unknown", pa.bool_()),  # more ran in the window than could be read: the doses are a part
             pa.field("previous_fluid_ml", pa.float64()),  # null at an episode's first step
             pa.field("previous_vasopressor_ug_kg_min", pa.float64()),
             required("action", pa.int16()),

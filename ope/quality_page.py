@@ -1,5 +1,6 @@
 """Quality page: who is in the cohort and how it was charted, for a reader who must decide whether to use the data."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ KINDS: Mapping[str, str] = {
     "converted from another unit than usual": "converted",
     "repeated row": "repeated",
     "value missing": "without_value",
+    "stored before it was charted": "stored_early",
 }
 """Reason that the source counts by concept -> its column."""
 ORDER = ("end not after start", "start or end missing", "charting time missing", "storing time missing")
+EARLY = "stored before it was charted"
 OVERLAP = "overlaps "
 NAMES: Mapping[str, tuple[str, str]] = {
     "age_years": ("Age", "years"), "sex_male": ("Male", ""), "icu_hours": ("Time in intensive care", "h"),
@@ -99,7 +102,10 @@ def context(evidence: Evidence) -> dict[str, Any]:
         "strong_drift": STRONG_DRIFT,
         "charted": charted(quality),
         "overlaps": [row for row in losses if row["reason"].startswith(OVERLAP)],
-        "times": [row for row in losses if row["reason"].startswith(ORDER)],
+        "times": [
+            *(row for row in losses if row["reason"].rpartition(": ")[2].startswith(ORDER)),
+            *_stored_early(losses),
+        ],
         "losses": losses,
         "sofa_missing": list(enumerate(quality["sofa_missing_systems"])),
         "bar": plots.bar,
@@ -135,11 +141,22 @@ def charted(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
                 concept, {"name": named(concept)[0], "rows": None, **dict.fromkeys(KINDS.values(), 0)}
             )
             row[KINDS[reason]] += loss["rows"]
+    for name in set(record["delay_minutes"]) - set(rows):
+        rows[name] = {"name": named(name)[0], "rows": None, **dict.fromkeys(KINDS.values(), 0)}
     for name, row in rows.items():
         row["units"] = _units(record["units"].get(name, {}))
         row["conflicts"] = record["conflicts"].get(name, 0)
         row["delay"] = record["delay_minutes"].get(name)
     return sorted(rows.values(), key=_by_name)
+
+
+def _stored_early(losses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a table of those stored before they were charted, whatever they measure."""
+    rows: Counter[str] = Counter()
+    for row in losses:
+        if row["reason"].endswith(EARLY):
+            rows[row["table"]] += row["rows"]
+    return [{"table": table, "reason": f"{EARLY}: the later time counts", "rows": n} for table, n in rows.items()]
 
 
 def _characteristic(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def ingest(
 
     Raises:
         InputError: a required table or column is missing, of a wrong type, unreadable, or damaged; or most doses of
-            vasopressors or of fluids have a unit that is not known, and windows would seem to have none.
+            vasopressors or of fluids cannot be read, and windows would seem to have none.
     """
     from cohort.sources.shards import ingest as read  # Arrow is loaded only where tables are read
 
@@ -75,21 +75,26 @@ def ingest(
 
 
 def require_doses(out: Path, counts: Counts) -> None:
-    """Refuse shards in which more doses were set aside for their unit than could be read.
+    """Refuse shards in which more doses cannot be read than can.
 
     Raises:
-        InputError: naming the table, the kind of dose and both counts.
+        InputError: naming the tables, the kind of dose, both counts and the reasons.
     """
     from cohort import artifact
+    from cohort.sources.doses import UNREADABLE
 
     drugs = Counter[str]()
     for shard in sorted(out.glob("shard-*/infusions.parquet")):
-        drugs.update(artifact.read_parquet(shard, ["drug"]).column("drug").to_pylist())
+        rows = artifact.read_parquet(shard, ["drug", "normalised_rate"])
+        drugs.update(rows.filter(rows["normalised_rate"].is_valid()).column("drug").to_pylist())
     fluids = drugs["fluid"] + drugs["d5w"]
     for kind, known in (("drug", drugs.total() - fluids), ("fluid", fluids)):
-        for (table, reason), unknown in sorted(counts.items()):
-            if reason == f"{kind}: unit not known" and unknown > known:
-                raise InputError(
-                    f"{table}: {unknown} {kind} doses have a unit that is not known, only {known} can be read; "
-                    "without them windows would seem to have no dose"
-                )
+        wanted = {f"{kind}: {why}" for why in UNREADABLE}
+        lost = {(table, why): n for (table, why), n in sorted(counts.items()) if why in wanted}
+        if sum(lost.values()) > known:
+            where = ", ".join(sorted({table for table, _ in lost}))
+            why = "; ".join(f"{reason.removeprefix(f'{kind}: ')}: {n}" for (_, reason), n in lost.items())
+            raise InputError(
+                f"{where}: {sum(lost.values())} {kind} doses cannot be read ({why}), only {known} can; "
+                "without them windows would seem to have no dose"
+            )

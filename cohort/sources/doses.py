@@ -17,6 +17,11 @@ DRUGS = (
     "dobutamine",
 )  # fmt: skip
 _FLUIDS = 2  # the first two of DRUGS
+UNREADABLE = (
+    "unit not known", "negative amount or rate", "amount or rate not finite", "start or end missing",
+    "end not after start",
+)  # fmt: skip
+"""Why a dose cannot be read, as counted after `fluid: ` or `drug: `."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def give(
     """Canonical infusions (columns of the schema; `stay_id` holds the stay's index) of sound rows.
 
     Fluid runs at amount over duration times its tonicity factor, so that its volume is exact; a drug at its charted
-    rate. Rows without a positive duration, of unknown unit, or negative are dropped; overlaps of one order are clipped.
+    rate. Rows without a positive duration are dropped; those of an unknown unit or a number that cannot be keep their
+    times, their rate being missing; overlaps of one order are clipped.
 
     Args:
         orders: rows whose item is a drug's or a fluid's.
@@ -100,16 +106,21 @@ def give(
         counts: (table, reason) -> rows; added to.
     """
     compiled = _compile(drugs, fluids)
-    orders = _sound(orders, counts)
+    orders = _lasting(orders, codes(compiled.drug_of, orders.item) < _FLUIDS, counts)
     code = codes(compiled.drug_of, orders.item)
     fluid = code < _FLUIDS
+    sound = ~_impossible(orders, fluid, counts)
     rate = np.full(len(code), np.nan)
     weight, assumed = np.full(len(code), np.nan), np.zeros(len(code), dtype=bool)
-    rate[fluid] = _fluid_rate(orders[fluid], compiled, counts)
-    rate[~fluid], weight[~fluid], assumed[~fluid] = _drug_rate(orders[~fluid], code[~fluid], weights, counts)
-    end = _clipped_end(orders, counts)
-    rate[end <= orders.start] = np.nan  # wholly overlapped by a later row of its order: counted there
-    return frame(replace(orders, end=end), code, rate, weight, assumed)
+    fluids_read, drugs_read = fluid & sound, ~fluid & sound
+    rate[fluids_read] = _fluid_rate(orders[fluids_read], compiled, counts)
+    rate[drugs_read], weight[drugs_read], assumed[drugs_read] = _drug_rate(
+        orders[drugs_read], code[drugs_read], weights, counts
+    )
+    end = orders.end.copy()
+    end[sound] = _clipped_end(orders[sound], counts)
+    said = ~sound | ~(np.isnan(orders.amount) & np.isnan(orders.rate))
+    return frame(replace(orders, end=end), code, rate, weight, assumed, (end > orders.start) & said)
 
 
 def frame(
@@ -118,9 +129,9 @@ def frame(
     rate: Float[np.ndarray, "n"],
     weight: Float[np.ndarray, "n"],
     assumed: Bool[np.ndarray, "n"],
+    kept: Bool[np.ndarray, "n"],
 ) -> pd.DataFrame:
-    """The canonical infusions table of the rows whose normalised rate is known, `stay_id` being the stay's index."""
-    kept = ~np.isnan(rate)
+    """The canonical infusions table of the rows `kept`, `stay_id` being the stay's index."""
     left = orders[kept]
     order = pd.array(left.order, dtype="Int64")
     order[left.order < 0] = pd.NA
@@ -131,9 +142,9 @@ def frame(
             "item_id": left.item.astype(np.int64),
             "start": left.start.view("datetime64[us]"),
             "end": left.end.view("datetime64[us]"),
-            "rate": left.rate,
+            "rate": np.where(np.isinf(left.rate), np.nan, left.rate),
             "rate_unit": categorical(left.rate_unit, left.rate_units),
-            "amount": left.amount,
+            "amount": np.where(np.isinf(left.amount), np.nan, left.amount),
             "amount_unit": categorical(left.amount_unit, left.amount_units),
             "normalised_rate": rate[kept],
             "weight_kg": weight[kept],
@@ -143,20 +154,24 @@ def frame(
     )
 
 
-def _sound(orders: Orders, counts: Counts) -> Orders:
-    """Rows with a start before an end and no negative or infinite amount or rate."""
+def _lasting(orders: Orders, fluid: Bool[np.ndarray, "n"], counts: Counts) -> Orders:
+    """Rows with a start before an end."""
+    missing = (orders.start == NAT) | (orders.end == NAT)
+    backwards = ~missing & (orders.end <= orders.start)
+    _add_by_kind(counts, orders.table, "start or end missing", missing, fluid)
+    _add_by_kind(counts, orders.table, "end not after start", backwards, fluid)
+    kept = ~missing & ~backwards
+    return orders if kept.all() else orders[kept]
+
+
+def _impossible(orders: Orders, fluid: Bool[np.ndarray, "n"], counts: Counts) -> Bool[np.ndarray, "n"]:
+    """Where an amount or a rate is negative or infinite."""
     numbers = (orders.amount, orders.rate)
-    reasons = {
-        "start or end missing": (orders.start == NAT) | (orders.end == NAT),
-        "end not after start": orders.end <= orders.start,
-        "negative amount or rate": np.any([number < 0 for number in numbers], axis=0),
-        "amount or rate not finite": np.any([np.isinf(number) for number in numbers], axis=0),
-    }
-    dropped = np.zeros(len(orders.stay), dtype=bool)
-    for reason, wrong in reasons.items():
-        _add(counts, orders.table, reason, wrong & ~dropped)
-        dropped |= wrong
-    return orders[~dropped] if dropped.any() else orders
+    negative = np.any([number < 0 for number in numbers], axis=0)
+    infinite = np.any([np.isinf(number) for number in numbers], axis=0) & ~negative
+    _add_by_kind(counts, orders.table, "negative amount or rate", negative, fluid)
+    _add_by_kind(counts, orders.table, "amount or rate not finite", infinite, fluid)
+    return negative | infinite
 
 
 def _clipped_end(orders: Orders, counts: Counts) -> Int[np.ndarray, "n"]:
@@ -289,6 +304,13 @@ def _rate_units(
     )
     per_kg = [row is not None and row.per_kg for row in rows]
     return np.array([*mass, np.nan]), np.array([*international, np.nan]), np.array([*per_kg, False])
+
+
+def _add_by_kind(
+    counts: Counts, table: str, reason: str, rows: Bool[np.ndarray, "n"], fluid: Bool[np.ndarray, "n"]
+) -> None:
+    _add(counts, table, f"fluid: {reason}", rows & fluid)
+    _add(counts, table, f"drug: {reason}", rows & ~fluid)
 
 
 def _add(counts: Counts, table: str, reason: str, rows: Bool[np.ndarray, "n"]) -> None:

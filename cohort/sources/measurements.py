@@ -26,6 +26,8 @@ _VENTILATION = _CODE["mechanical_ventilation"]
 _FAHRENHEIT = (77.0, 113.0)  # 25-45 degC; no plausible temperature in one scale is plausible in the other
 
 
+EARLY = "stored before it was charted"
+"""Why a row's two times contradict each other; the later one counts."""
 Accepted = tuple[tuple[str, str, float, float], ...]
 """Conversions that a reviewer accepted: concept, unit, factor, offset."""
 
@@ -299,6 +301,9 @@ def _available(
 ) -> Int[np.ndarray, "n"]:
     """When each row was visible: monitors as charted; the rest once charted and stored."""
     late = _STORED[concept]
+    early = (events.stored < events.charted) & (events.stored != NAT)
+    for code, count in enumerate(np.bincount(concept[early])):
+        _add(counts, events.table, f"{CONCEPTS[code]}: {EARLY}", int(count))
     missing = late & (events.stored == NAT)
     delay = np.where(gas, delays.gas, delays.lab) if events.table == "labevents" else delays.chart
     _add(counts, events.table, "storing time missing, a usual delay assumed", int(missing.sum()))

@@ -328,6 +328,7 @@ def outputs(
         add(counts, table, reason, int((wrong & ~dropped).sum()))
         dropped |= wrong
     add(counts, table, "storing time missing, a usual delay assumed", int((late & ~dropped).sum()))
+    add(counts, table, f"urine: {measurements.EARLY}", int(((stored < charted) & ~late & ~dropped).sum()))
     stored = np.where(late, charted + np.int64(MINUTE) * delay_minutes, stored)
     sign = np.where(np.isin(item, rule.irrigant), -1.0, 1.0)
     frame = pd.DataFrame(
@@ -449,7 +450,7 @@ def assemble(
     merged = measurements.merge(observed, counts)
     infusions = _stacked([part for part in given if len(part)], "infusions")
     if len(infusions):
-        infusions = infusions.sort_values(["stay_id", "start", "drug", "item_id", "end", "normalised_rate"])
+        infusions = infusions.sort_values(["stay_id", "start", "drug", "item_id", "end", "normalised_rate", "order_id"])
         infusions["stay_id"] = where.stay_id[infusions["stay_id"].to_numpy(np.int64)]
     volumes = _stacked([frame.assign(stay_id=stay) for stay, frame in urine if len(stay)], "outputs")
     if len(volumes):

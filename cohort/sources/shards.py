@@ -69,6 +69,7 @@ class _Work:
     module: str
     spills: tuple[Spill, ...]
     shard: int
+    n_shards: int
     directory: Path
     accepted: Accepted
     until: np.datetime64 | None
@@ -89,7 +90,9 @@ def ingest(
         accepted = config.review.accepted()
     with spilt(root, out, config, module.TABLES, progress) as (spills, n_shards, counts):
         folders = [out / f"shard-{shard:05d}" for shard in range(n_shards)]
-        work = [_Work(module.__name__, spills, shard, path, accepted, until) for shard, path in enumerate(folders)]
+        work = [
+            _Work(module.__name__, spills, shard, n_shards, path, accepted, until) for shard, path in enumerate(folders)
+        ]
         for done, lost in enumerate(each(_make, work, config.workers)):
             counts.update(lost)
             if progress:
@@ -188,7 +191,10 @@ def _make(work: _Work) -> Counts:
     raw = raw_tables(work.spills, work.shard)
     for spill in work.spills if work.until is not None else ():
         raw[spill.table.name] = _running(raw[spill.table.name], spill.table, work.until)
-    shard, counts = canonical(raw, work.accepted)
+    try:
+        shard, counts = canonical(raw, work.accepted)
+    except InputError as error:  # its row counts are those of these stays alone
+        raise InputError(f"{error} [shard {work.shard + 1} of {work.n_shards}]") from None
     tables.write(shard, work.directory)
     return counts
 

@@ -117,7 +117,36 @@ def test_vasopressors_in_a_unit_nobody_knows_are_refused_not_read_as_none(
 
     rewrite(source, "icu/inputevents", unknown)
     error = one_line(cohort(), 3)
-    assert re.search(r"inputevents: \d+ drug doses have a unit that is not known, only \d+ can be read", error)
+    assert re.search(r"inputevents: \d+ drug doses cannot be read \(.*unit not known: \d+.*\), only \d+ can", error)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda frame: frame.assign(endtime=frame["starttime"] - pd.Timedelta(hours=1)), "end not after start"),
+        (with_column("rate", lambda frame: -frame["rate"].abs() - 1), "negative amount or rate"),
+    ],
+)
+def test_infusions_that_mostly_cannot_be_are_refused_not_read_as_none(
+    cohort: Callable[[], Any], source: Path, change: Change, reason: str
+) -> None:
+    rewrite(source, "icu/inputevents", change)
+    error = one_line(cohort(), 3)
+    assert re.search(rf"inputevents: \d+ drug doses cannot be read \({reason}: \d+\), only 0 can", error), error
+
+
+def test_a_window_whose_dose_cannot_be_read_is_flagged(cohort: Callable[[], Any], source: Path, tmp_path: Path) -> None:
+    """What ran is not known, so the window must not pass for one in which clinicians gave nothing."""
+
+    def some(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(rateuom=frame["rateuom"].where(frame.index % 9 > 0, "drops/fortnight"))
+
+    rewrite(source, "icu/inputevents", some)
+    assert cohort().code == 0
+    made = tmp_path / "run" / "cohort"
+    flagged = pq.read_table(made / "trajectories.parquet", columns=["dose_unknown"])["dose_unknown"].to_numpy()
+    assert 0 < flagged.mean() < 1
+    assert artifact.read_json(made / "quality.json")["windows"]["dose_unknown"] == flagged.sum()
 
 
 @pytest.mark.parametrize("column", ["rateuom", "statusdescription"])
@@ -187,7 +216,8 @@ def test_no_stay_left_after_selection_is_an_error(
     path = tmp_path / "old.yaml"
     path.write_text(tiny_config.read_text().replace("cohort: {}", "cohort: {selection: {minimum_age: 120}}"))
     done = suture("cohort", path, "--source", tiny_run / "tables", "--out", tmp_path / "run")
-    assert "no stay" in one_line(done, 3)
+    error = one_line(done, 3)
+    assert re.search(r"error: no stay of \d+ is left after selection; the last were lost to: younger than 120", error)
     assert not (tmp_path / "run").exists()
 
 
@@ -196,10 +226,14 @@ def test_no_stay_left_after_selection_is_an_error(
     [
         (
             "inputevents",
-            lambda frame: frame.assign(endtime=frame["starttime"] - pd.Timedelta(hours=1)),
+            with_column("endtime", lambda frame: frame["endtime"].where(frame.index % 4 > 0, frame["starttime"])),
             "end not after",
         ),
-        ("inputevents", with_column("rate", lambda frame: -frame["rate"].abs() - 1), "negative"),
+        (
+            "inputevents",
+            with_column("rate", lambda frame: frame["rate"].where(frame.index % 4 > 0, -1.0)),
+            "negative",
+        ),
         (
             "inputevents",
             with_column("rateuom", lambda frame: frame["rateuom"].where(frame.index % 4 > 0, "drops/fortnight")),

@@ -112,17 +112,11 @@ def test_a_fluid_without_an_amount_runs_at_its_rate(hospital: Hospital) -> None:
     ("row", "reason"),
     [
         (order(225158, None, None), "fluid: neither amount nor rate"),
-        (order(225158, None, None, 100.0, "drops"), "fluid: unit not known"),
         (order(221906, None, None), "drug: neither amount nor rate"),
-        (order(221906, 0.1, "furlong"), "drug: unit not known"),
-        (order(221906, 0.1, None), "drug: unit not known"),
-        (order(221906, 0.1, "units/hour"), "drug: unit not known"),
-        (order(221906, -0.1, "mcg/kg/min"), "negative amount or rate"),
-        (order(225158, None, None, -100.0, "ml"), "negative amount or rate"),
-        (order(221906, np.inf, "mcg/kg/min"), "amount or rate not finite"),
-        (order(221906, 0.1, "mcg/kg/min", start=END, end=START), "end not after start"),
-        (order(221906, 0.1, "mcg/kg/min", end=START), "end not after start"),
-        (order(221906, 0.1, "mcg/kg/min", end=None), "start or end missing"),
+        (order(221906, 0.1, "mcg/kg/min", start=END, end=START), "drug: end not after start"),
+        (order(225158, None, None, 100.0, "ml", start=END, end=START), "fluid: end not after start"),
+        (order(221906, 0.1, "mcg/kg/min", end=START), "drug: end not after start"),
+        (order(221906, 0.1, "mcg/kg/min", end=None), "drug: start or end missing"),
         (order(221906, 0.1, "mcg/kg/min", status="Rewritten"), "rewritten: replaced by another row"),
     ],
 )
@@ -131,6 +125,27 @@ def test_a_row_that_is_not_used_is_counted_by_its_reason(
 ) -> None:
     found, counts = given(hospital(inputevents=[row]))
     assert found.empty
+    assert counts == {("inputevents", reason): 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (order(225158, None, None, 100.0, "drops"), "fluid: unit not known"),
+        (order(221906, 0.1, "furlong"), "drug: unit not known"),
+        (order(221906, 0.1, None), "drug: unit not known"),
+        (order(221906, 0.1, "units/hour"), "drug: unit not known"),
+        (order(221906, -0.1, "mcg/kg/min"), "drug: negative amount or rate"),
+        (order(225158, None, None, -100.0, "ml"), "fluid: negative amount or rate"),
+        (order(221906, np.inf, "mcg/kg/min"), "drug: amount or rate not finite"),
+    ],
+)
+def test_a_dose_that_cannot_be_read_keeps_its_times_and_is_counted(
+    hospital: Hospital, row: tuple[object, ...], reason: str
+) -> None:
+    found, counts = given(hospital(inputevents=[row]))
+    assert found["normalised_rate"].isna().tolist() == [True]
+    assert (found["end"] > found["start"]).all()
     assert counts == {("inputevents", reason): 1}
 
 
