@@ -3,39 +3,83 @@
 The run's own files are the source of truth; nothing reads the store back.
 """
 
+import json
 import logging
 import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app import registry
 from cohort import artifact
 from cohort.errors import ArtifactError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 STORE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 EXPERIMENT = "suture"
+POLICIES, SWEEP = "policy/", "sweep"
+SETTING = ("learner", "tau", "target_kl", "temperature", "eps", "seed")
+MEASURED = ("held_td", "held_expectile", "alpha", "kl_behaviour", "kl_masked", "supported_actions", "ess")
+"""Columns of a sweep's table."""
 _BATCH = 1000
 """MLflow takes at most so many metrics (and 100 parameters) in one call."""
 _PARAMS = 100
 _LONGEST = 500
 
 
-def record(run: Path, name: str) -> str:
-    """Copy a finished run into its MLflow store, made where it is missing; returns the MLflow run's id.
+def record(run: Path, name: str, stages: Sequence[str] | None = None) -> str:
+    """Copy a run into its MLflow store, made where it is missing; returns the MLflow run's id.
+
+    Policies among what is copied become registered models, named `NAME-LEARNER`.
 
     Args:
         run: the run's directory.
         name: what the MLflow run is called.
+        stages: only these, as `policy/bc`; all of a finished run, its evaluation and its costs where None.
 
     Raises:
         ArtifactError: the store cannot be written (a full disk) or is damaged; the run itself is whole.
     """
+    with _store(run) as client:
+        return _record(client, run, name, stages)
+
+
+def record_sweep(run: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Copy a sweep into the run's MLflow store: one run for all of it, and below that a run for each setting.
+
+    Args:
+        rows: the sweep's table; numbers are metrics, the setting itself parameters.
+
+    Raises:
+        ArtifactError: as `record`.
+    """
+    with _store(run) as client:
+        experiment = _experiment(client, run)
+        id_ = str(client.create_run(experiment, run_name=f"{name} sweep").info.run_id)
+        for stage, manifest in _manifests(run, [SWEEP]):
+            _log_params(client, id_, {f"{stage}.{key}": str(value) for key, value in _leaves(manifest["config"])})
+        client.log_artifacts(id_, str(run / SWEEP), SWEEP)
+        for row in rows:
+            said = {key: str(row[key]) for key in SETTING}
+            title = " ".join(f"{key} {value}" for key, value in said.items() if value != "None")
+            child = client.create_run(experiment, tags={"mlflow.parentRunId": id_}, run_name=title)
+            _log_params(client, child.info.run_id, {**said, "infeasible": str(row["infeasible"])})
+            _log_metrics(client, child.info.run_id, [(k, float(row[k]), 0) for k in MEASURED if row[k] is not None])
+            client.set_terminated(child.info.run_id)
+        client.set_terminated(id_)
+    return id_
+
+
+@contextmanager
+def _store(run: Path) -> Iterator["MlflowClient"]:
+    """The run's store; what goes wrong in it is one line."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -44,28 +88,30 @@ def record(run: Path, name: str) -> str:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):  # its libraries deprecate each other
-            return _record(run, name)
+            yield _client((run / STORE).resolve())
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise ArtifactError(
             f"{run / STORE}: the copy for MLflow failed ({type(error).__name__}); every stage of the run is finished"
         ) from error
 
 
-def params(run: Path) -> dict[str, str]:
+def params(run: Path, stages: Sequence[str] | None = None) -> dict[str, str]:
     """The configuration of every stage, flat: `policy/iql.expectile` -> its value as text."""
     flat: dict[str, str] = {}
-    for stage, manifest in _manifests(run):
+    for stage, manifest in _manifests(run, stages):
         for key, value in _leaves(manifest["config"]):
             flat[f"{stage}.{key}"] = str(value)[:_LONGEST]
         flat[f"{stage}.seed"] = str(manifest["seed"])
     return flat
 
 
-def metrics(run: Path) -> Iterator[tuple[str, float, int]]:
+def metrics(run: Path, stages: Sequence[str] | None = None) -> Iterator[tuple[str, float, int]]:
     """(name, value, step) of what was measured: learning curves, estimates that were not withheld, and costs."""
-    for stage, _ in _manifests(run):
+    for stage, _ in _manifests(run, stages):
         if stage.startswith(("policy/", "behaviour")):
             yield from _curves(run / stage, stage)
+    if stages is not None:
+        return
     for policy, estimate in _estimates(run):
         if estimate["withheld"] is None:
             for key in ("value", "low", "high", "ess"):
@@ -76,10 +122,12 @@ def metrics(run: Path) -> Iterator[tuple[str, float, int]]:
                 yield f"cost/{stage}/{key}", float(cost[key]), 0
 
 
-def documents(run: Path) -> Iterator[tuple[Path, str]]:
+def documents(run: Path, stages: Sequence[str] | None = None) -> Iterator[tuple[Path, str]]:
     """(file, folder of the store) of the documents that are copied: manifests, evaluation, report, costs."""
-    for stage, _ in _manifests(run):
+    for stage, _ in _manifests(run, stages):
         yield run / stage / artifact.MANIFEST, f"manifests/{stage}"
+    if stages is not None:
+        return
     for path in (
         run / "ope" / "evaluation.json",
         run / "report" / "report.html",
@@ -94,7 +142,7 @@ def _curves(directory: Path, stage: str) -> Iterator[tuple[str, float, int]]:
     """Every loss of a learning curve, at the update it was measured at."""
     for row in artifact.read_json(directory / "curves.json"):
         for loss, value in row.items():
-            if loss not in {"update", "seconds"}:
+            if loss != "update":
                 yield f"{stage}/{loss}", float(value), int(row["update"])
 
 
@@ -106,7 +154,9 @@ def _estimates(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield policy, estimate
 
 
-def _manifests(run: Path) -> list[tuple[str, dict[str, Any]]]:
+def _manifests(run: Path, stages: Sequence[str] | None = None) -> list[tuple[str, dict[str, Any]]]:
+    if stages is not None:
+        return [(stage, artifact.read_manifest(run / stage)) for stage in stages]
     folders = sorted(path.parent for path in run.glob("*/" + artifact.MANIFEST))
     folders += sorted(path.parent for path in run.glob("policy/*/" + artifact.MANIFEST))
     return [(str(folder.relative_to(run)), artifact.read_manifest(folder)) for folder in folders]
@@ -120,16 +170,29 @@ def _leaves(content: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any
             yield f"{at}{key}", value
 
 
-def _record(run: Path, name: str) -> str:
-    client = _client((run / STORE).resolve())
+def _record(client: "MlflowClient", run: Path, name: str, stages: Sequence[str] | None) -> str:
     entry = client.create_run(_experiment(client, run), run_name=name)
     id_ = str(entry.info.run_id)
-    _log_params(client, id_, params(run))
-    _log_metrics(client, id_, list(metrics(run)))
-    for path, folder in documents(run):
+    client.log_inputs(id_, [_dataset(run)])
+    _log_params(client, id_, params(run, stages))
+    _log_metrics(client, id_, list(metrics(run, stages)))
+    for path, folder in documents(run, stages):
         client.log_artifact(id_, str(path), folder)
+    for stage, _ in _manifests(run, stages):
+        if stage.startswith(POLICIES):
+            registry.register(client, id_, f"{name}-{stage.removeprefix(POLICIES)}", run / stage)
     client.set_terminated(id_)
     return id_
+
+
+def _dataset(run: Path) -> "DatasetInput":
+    """The cohort by its digest (MLflow keeps 36 characters of it) and its counts."""
+    from mlflow.entities import Dataset, DatasetInput
+
+    cohort = run / "cohort"
+    rows = json.dumps(artifact.read_manifest(cohort)["rows"])
+    known = Dataset("cohort", artifact.digest(cohort)[:36], "local", str(cohort.resolve()), profile=rows)
+    return DatasetInput(known)
 
 
 def _client(store: Path) -> "MlflowClient":
@@ -150,7 +213,11 @@ def _experiment(client: "MlflowClient", run: Path) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    return str(client.create_experiment(EXPERIMENT, artifact_location=(run / ARTIFACTS).resolve().as_uri()))
+    return str(client.create_experiment(EXPERIMENT, artifact_location=_artifacts(run)))
+
+
+def _artifacts(run: Path) -> str:
+    return (run / ARTIFACTS).resolve().as_uri()
 
 
 def _log_params(client: "MlflowClient", id_: str, values: Mapping[str, str]) -> None:
