@@ -1,10 +1,6 @@
-"""Hazards: how often a policy would do what harms, and how often clinicians did, with intervals.
+"""Hazards: how often a policy would do what harms (policy.hazards), and how often clinicians did, with intervals.
 
-A-D: Festor 2022. A: MAP < 55, no vasopressor and at most 20 mL/h of fluid. B: MAP > 95 and vasopressor above
-0.65 ug/kg/min. C: MAP <= 55 and CVP <= 5 and no fluid. D: MAP >= 75, balance above 10 L, CVP >= 15 and fluid above
-240 mL/h. Without a charted CVP, C and D are counted apart. E (ours): the vasopressor changes by two bins or more from
-one window to the next. Guideline checks (Surviving Sepsis 2021): MAP below 65 left without either drug; lactate above 2
-without fluid. A state counts only where its values were measured, never where they were imputed.
+A state counts only where its values were measured, never where they were imputed.
 """
 
 from collections.abc import Mapping
@@ -17,8 +13,9 @@ from ope import interval
 from ope.divergence import Grid
 from ope.interval import Interval
 from ope.trajectories import by_patient
-
-HAZARDS = ("A", "B", "C", "C_without_cvp", "D", "D_without_cvp", "E", "hypotension_untreated", "lactate_without_fluid")
+from policy.hazards import HAZARDS as HAZARDS
+from policy.hazards import exposure as exposed_states
+from policy.hazards import harmful
 
 
 @dataclass(frozen=True)
@@ -54,42 +51,7 @@ class Hazard:
 
 def exposure(d: Decisions) -> Bool[np.ndarray, "n h"]:
     """Whether each decision's state allows each hazard; comparisons with NaN are False."""
-    low, very_low, high = d.map < 55, d.map <= 55, d.map > 95
-    unknown = np.isnan(d.cvp)
-    overloaded = (d.map >= 75) & (d.balance_ml > 10_000)
-    columns = (
-        low,
-        high,
-        very_low & (d.cvp <= 5),
-        very_low & unknown,
-        overloaded & (d.cvp >= 15),
-        overloaded & unknown,
-        d.previous_action >= 0,
-        d.map < 65,
-        d.lactate > 2,
-    )
-    return np.stack(columns, axis=1)
-
-
-def harmful(
-    fluid_ml_h: Float[np.ndarray, "n"],
-    vasopressor: Float[np.ndarray, "n"],
-    change: Int[np.ndarray, "n"],
-) -> Bool[np.ndarray, "n h"]:
-    """Whether a dose completes each hazard in an exposed state; `change`: vasopressor bins since the last window."""
-    none, no_fluid, much_fluid = vasopressor == 0, fluid_ml_h == 0, fluid_ml_h > 240
-    columns = (
-        none & (fluid_ml_h <= 20),
-        vasopressor > 0.65,
-        no_fluid,
-        no_fluid,
-        much_fluid,
-        much_fluid,
-        np.abs(change) >= 2,
-        none & no_fluid,
-        no_fluid,
-    )
-    return np.stack(columns, axis=1)
+    return exposed_states(d.map, d.cvp, d.lactate, d.balance_ml, d.previous_action)
 
 
 def clinicians(d: Decisions, doses: Grid) -> Bool[np.ndarray, "n h"]:
