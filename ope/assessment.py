@@ -13,7 +13,7 @@ from cohort.episodes import Episodes
 from ope import comparison, estimates, fqe, importance, influence, interval, overlap, sensitivity
 from ope import gates as gating
 from ope.comparison import Clinical, Comparison, ComparisonConfig
-from ope.estimates import ESTIMATORS, NEED_Q, Estimate, Sample
+from ope.estimates import ESTIMATORS, LEAN_ON_MODEL, NEED_Q, Estimate, Sample
 from ope.fqe import Fitted, FqeConfig
 from ope.gates import Gate, GateConfig
 from ope.interval import Interval
@@ -71,6 +71,8 @@ class EvaluationConfig(Config):
     def _parts_fit(self) -> "EvaluationConfig":
         if self.primary not in self.estimators:
             raise ValueError(f"primary: {self.primary} is not among the estimators: {', '.join(self.estimators)}")
+        if self.primary in LEAN_ON_MODEL:
+            raise ValueError(f"primary: {self.primary} leans on the model, whose bias its resamples do not show")
         if self.fqe is None and set(self.estimators) & set(NEED_Q):
             raise ValueError(f"fqe: null, but {', '.join(set(self.estimators) & set(NEED_Q))} need it")
         return self
@@ -170,7 +172,7 @@ def judged(finding: Finding, coverage: Mapping[str, float], setting: Setting) ->
 def difference(one: Sample, other: Sample, level: float, allowed: tuple[float, float]) -> Interval:
     """`one` minus `other`, resample by resample."""
     width = allowed[1] - allowed[0]
-    return interval.percentile(one.value - other.value, one.replicates - other.replicates, level, (-width, width))
+    return estimates.interval_of(estimates.less(one, other), level, (-width, width))
 
 
 def coverage_of(name: str, certificate: Certificate | None) -> dict[str, float]:
@@ -206,10 +208,7 @@ def _finding(
     found = estimates.sample(t, setting.episodes, chosen, config.n_bootstrap, setting.seed)
     if members is not None and "dm" in found:
         found["dm"] = estimates.with_model_error(found["dm"], members)
-    intervals = {
-        name: interval.percentile(one.value, one.replicates, config.level, setting.allowed)
-        for name, one in found.items()
-    }
+    intervals = {name: estimates.interval_of(one, config.level, setting.allowed) for name, one in found.items()}
     return Finding(shared, tuple(gates), found, intervals, cut)
 
 

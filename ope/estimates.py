@@ -1,7 +1,7 @@
 """Estimates: what a policy would have achieved, from other doctors' choices, or why that cannot be said."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ ESTIMATORS: Mapping[str, Callable[[Trajectories], Sums]] = {
     "magic": doubly_robust.magic,
 }
 NEED_Q = ("dm", "dr", "wdr", "magic")
+LEAN_ON_MODEL = ("dm", "magic")
+"""Their own resamples do not show the model's bias: their intervals also span that of wdr, which corrects it."""
 
 _REFERENCE = (
     "cwpdis",
@@ -57,6 +59,8 @@ class Sample:
 
     value: float
     replicates: Float[np.ndarray, "b"]
+    correction: "Sample | None" = None
+    """The estimate that would correct this one, of those in LEAN_ON_MODEL."""
 
 
 def evaluate(
@@ -84,7 +88,7 @@ def evaluate(
         final_value: (n_episodes,) V of `final_state`, read where an episode is cut off. Without it dm, dr,
             wdr and magic are withheld there, and the others too unless `gates` is False: they then estimate
             the return up to the cut.
-        level: of the intervals, a percentile bootstrap over patients.
+        level: of the intervals, a percentile bootstrap over patients; those of dm and magic also span wdr's.
         n_bootstrap: resamples, shared by all estimators.
         seed: of the resamples; the same seed and patients give the same resamples for another policy.
         gates: thresholds; None: the defaults; False: nothing is withheld that can be computed (tests,
@@ -111,7 +115,7 @@ def evaluate(
     shared = overlap.measure(trajectories, episodes.patient, _unsupported(target, behaviour, config))
     samples = sample(trajectories, episodes, {name: ESTIMATORS[name] for name in names}, n_bootstrap, seed)
     allowed = attainable(episodes, gamma)
-    intervals = {name: interval.percentile(one.value, one.replicates, level, allowed) for name, one in samples.items()}
+    intervals = {name: interval_of(one, level, allowed) for name, one in samples.items()}
     policy_gates = [] if config is False else gating.check_overlap(shared, config)
     if config is not False and behaviour.ndim == 2:
         policy_gates.append(
@@ -130,7 +134,10 @@ def sample(
     seed: int,
 ) -> dict[str, Sample]:
     """Values and joint bootstrap replicates of several estimators, one pass over the resamples."""
+    lean = set(estimators) & set(LEAN_ON_MODEL)
     sums = {name: estimator(t) for name, estimator in estimators.items()}
+    if lean and "wdr" not in sums:
+        sums["wdr"] = doubly_robust.wdr(t)
     columns = np.concatenate([one.columns for one in sums.values()], axis=1)
     kept, place = _distinct(columns)
     replicated = interval.replicate_sums(by_patient(columns[:, kept], episodes.patient), n_bootstrap, seed)
@@ -139,7 +146,24 @@ def sample(
         own = place[first : first + one.columns.shape[1]]
         out[name] = Sample(one.value, one.combine(replicated[:, own]))
         first += len(own)
-    return out
+    return {name: replace(out[name], correction=out["wdr"] if name in lean else None) for name in estimators}
+
+
+def interval_of(one: Sample, level: float, allowed: tuple[float, float]) -> Interval:
+    """The percentile interval, and what its correction's interval holds besides."""
+    found = interval.percentile(one.value, one.replicates, level, allowed)
+    if one.correction is None:
+        return found
+    other = interval_of(one.correction, level, allowed)
+    return Interval(found.value, min(found.low, other.low), max(found.high, other.high))
+
+
+def less(one: Sample, other: Sample) -> Sample:
+    """`one` minus `other`, resample by resample, their corrections likewise."""
+    correction = None
+    if one.correction is not None:
+        correction = less(one.correction, other.correction or other)
+    return Sample(one.value - other.value, one.replicates - other.replicates, correction)
 
 
 def _distinct(columns: Float[np.ndarray, "e k"]) -> tuple[list[int], Int[np.ndarray, "k"]]:
@@ -163,7 +187,7 @@ def with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
     if len(members) < 2:
         return sample
     deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
-    return Sample(sample.value, sample.replicates + np.resize(deviation, len(sample.replicates)))
+    return replace(sample, replicates=sample.replicates + np.resize(deviation, len(sample.replicates)))
 
 
 def reasons_to_withhold(

@@ -18,7 +18,7 @@ from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
 from cohort.scaler import fit as fit_scaler
-from ope import estimates, interval, tabular
+from ope import estimates, tabular
 from ope.estimates import ESTIMATORS, NEED_Q
 from ope.importance import divide
 from ope.overlap import measure
@@ -207,7 +207,7 @@ def _replay(
         values = [(policy * tabular.q_values(one, policy, gamma)[0]).sum(axis=1) for one in refitted.members]
         samples["dm"] = estimates.with_model_error(samples["dm"], np.array([v0[first].mean() for v0 in values]))
     allowed = attainable(log.episodes, gamma)
-    found = [interval.percentile(one.value, one.replicates, level, allowed) for one in samples.values()]
+    found = [estimates.interval_of(one, level, allowed) for one in samples.values()]
     value, low, high = (np.array([getattr(one, part) for one in found]) for part in ("value", "low", "high"))
     return value, np.where(np.isnan(value), np.inf, low), high, measure(t, log.episodes.patient).ess
 

@@ -127,6 +127,8 @@ def test_a_wrong_configuration_is_refused() -> None:
         parse({"estimators": ["ips"]}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="primary"):
         parse({"estimators": ["is"], "primary": "wis", "fqe": None}, EvaluationConfig, "evaluation")
+    with pytest.raises(ConfigError, match="primary: magic leans on the model"):
+        parse({"primary": "magic"}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="fqe: null, but dm need it"):
         parse({"estimators": ["wis", "dm"], "primary": "wis", "fqe": None}, EvaluationConfig, "evaluation")
     with pytest.raises(ConfigError, match="unknown key"):
