@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -25,6 +27,14 @@ TITLE = (
     "Fluids and vasopressors in sepsis: from a hospital's tables to trajectories, policies, off-policy evaluation "
     "and a report. A research prototype, not for clinical use."
 )
+
+
+class LogFormat(Enum):
+    """How a run says what it does: lines for a person, or JSON, an object a line, for a machine."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 app = typer.Typer(
     help=TITLE,
@@ -58,12 +68,17 @@ def main() -> None:
     try:
         typer.main.get_command(app)()  # calling `app` itself would put Typer's own handler of defects in place of ours
     except SutureError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        _say("error", f"error: {message}", {"message": message, "exit_code": error.exit_code})
         sys.exit(error.exit_code)
 
 
 @app.callback(invoke_without_command=True)
 def top(
+    log_format: Annotated[
+        LogFormat,
+        typer.Option("--log-format", envvar="SUTURE_LOG_FORMAT", help="What is said on the error stream."),
+    ] = LogFormat.TEXT,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
@@ -71,6 +86,7 @@ def top(
 
         print(f"suture {installed('suture')}")
         raise typer.Exit
+    os.environ["SUTURE_LOG_FORMAT"] = log_format.value
 
 
 @app.command()
@@ -247,6 +263,27 @@ def verify(run: RunArgument) -> None:
     print("every file is as it was written, and every stage was made from the ones beside it")
 
 
+@app.command()
+def explain(run: RunArgument) -> None:
+    """Say for each stage of a run why it was made or reused, and what it was made from."""
+    from app.explain import explain as each_stage
+
+    for one in each_stage(run):
+        print(f"{one.name:<14} {one.lines[0]}")
+        for line in one.lines[1:]:
+            print(f"{'':<14} {line}")
+
+
+@app.command()
+def doctor(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs are to be written.")] = Path("runs"),
+) -> None:
+    """Check this machine: versions, memory, disk, threads, Java, browser, fonts; what will not work and what will."""
+    from app.doctor import examine, show
+
+    raise typer.Exit(0 if show(examine(out)) else 1)
+
+
 @app.command("app")
 def page(
     run: RunArgument,
@@ -283,11 +320,22 @@ def _request(config: Path, out: Path, source: Path | None, resume: bool, overwri
     return Request(load_config(config), out, source, existing)
 
 
+def _say(event: str, text: str, fields: Mapping[str, object]) -> None:
+    """How this process ends, in the log's format."""
+    if os.environ.get("SUTURE_LOG_FORMAT") == LogFormat.JSON.value:
+        from app.log import say
+
+        say(event, text, fields)
+    else:
+        print(text, file=sys.stderr)
+
+
 def _quieten_libraries() -> None:
     """What libraries print about themselves is not for a hospital's terminal; our own messages are never warnings."""
     import warnings
 
     warnings.filterwarnings("ignore")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of worker processes
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
 
@@ -295,7 +343,8 @@ def _quieten_libraries() -> None:
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     """Leave at once but in order: half-written directories are removed on the way out."""
     if os.getpid() == _OWN_PID:  # worker processes inherit this handler and stay silent
-        print("interrupted: finished stages stay, what was unfinished is removed", file=sys.stderr)
+        text = "interrupted: finished stages stay; --resume goes on with the others"
+        _say("interrupted", text, {"exit_code": 128 + number})
     raise SystemExit(128 + number)
 
 
@@ -308,8 +357,6 @@ def _defect(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         return
     last = traceback.extract_tb(trace)[-1]
     place = f"{Path(last.filename).name}:{last.lineno}"
-    print(
-        f"error: a defect in Suture ({kind.__name__} at {place}); "
-        "SUTURE_DEBUG=1 shows the traceback, which may hold patient data",
-        file=sys.stderr,
-    )
+    why = "SUTURE_DEBUG=1 shows the traceback, which may hold patient data"
+    message = f"a defect in Suture ({kind.__name__} at {place}); {why}"
+    _say("error", f"error: {message}", {"message": message, "exit_code": 1})

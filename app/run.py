@@ -3,19 +3,20 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import Field, SerializeAsAny, field_validator
 
 import policy
 import policy.store
-from app import tracking
+from app import log, tracking
 from app.run_directory import RunDirectory, opened
-from app.stage import Advance, Existing, Stage, console, perform
+from app.stage import Advance, Existing, Stage, perform_all
 from cohort import artifact, build, dictionary, hospital, sources
 from cohort.build import CohortConfig
 from cohort.config import Config, load, parse
@@ -29,7 +30,7 @@ from policy import behaviour
 from policy.base import LEARNERS
 from policy.behaviour import BehaviourConfig
 from policy.served import NetworkPolicy
-from policy.train import Session
+from policy.train import CheckpointError, Session
 
 TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, OPE, REPORT = (
     "tables", "truth", "cohort", "behaviour", "policy", "ope", "report",
@@ -38,9 +39,19 @@ REPORT_FILE = "report.html"
 QUALITY_FILE = "quality.html"
 EVALUATION_FILE = "evaluation.json"
 DICTIONARY_FILE = "dictionary.json"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 TRAINING_SPLIT = "train"
 _NOT_IN_THE_RESULT = {"workers", "memory_mb"}
 """Source options that change time and memory only: recorded nowhere, so that any machine gives the same digests."""
+
+
+@runtime_checkable
+class Train(Protocol):
+    """Training of one policy, its options given already."""
+
+    def __call__(self, episodes: Episodes, *, session: Session) -> NetworkPolicy:
+        """The trained policy."""
+        ...
 
 
 class RunConfig(Config):
@@ -95,36 +106,36 @@ def run(request: Request) -> RunDirectory:
         SutureError: one line saying what is wrong; finished stages stay as they are.
     """
     started = time.perf_counter()
-    planned = stages(request)
+    planned, workers = stages(request), request.config.source.workers
     with opened(request.out, new=request.existing is Existing.REFUSE) as directory:
+        whole = bool(directory.record().get("finished"))
         directory.update(name=request.config.name, seed=request.config.seed, finished=False)
-        made = [perform(stage, directory, request.existing) for stage in planned]
+        made = [perform_all(group, directory, request.existing, workers) for group in planned]
         if request.existing is Existing.REPLACE:
             _remove_other_policies(request)
-        if any(made) or not (request.out / tracking.STORE).exists():
-            with console.status("copying to MLflow"):
+        if any(map(any, made)) or not whole or not (request.out / tracking.STORE).exists():
+            with log.console.status("copying to MLflow"):
                 tracking.record(request.out, request.config.name)
         directory.update(finished=True, seconds=round(time.perf_counter() - started, 1))
     return directory
 
 
 def alone(request: Request, chosen: Sequence[Stage]) -> RunDirectory:
-    """Some stages only, on the directories that earlier ones left in the run's directory."""
+    """Some stages only, none of which reads another, on what earlier ones left in the run's directory."""
     with opened(request.out) as directory:
-        for stage in chosen:
-            if perform(stage, directory, request.existing):
-                directory.update(name=request.config.name, seed=request.config.seed, finished=False)
+        if any(perform_all(chosen, directory, request.existing, request.config.source.workers)):
+            directory.update(name=request.config.name, seed=request.config.seed, finished=False)
     return directory
 
 
-def stages(request: Request) -> list[Stage]:
-    """Every stage of a run, in order."""
+def stages(request: Request) -> list[list[Stage]]:
+    """Every stage of a run, in order; those that stand together do not read each other."""
     return [
-        *([] if request.source else [simulate_stage(request)]),
-        cohort_stage(request),
-        *train_stages(request),
-        evaluate_stage(request),
-        report_stage(request),
+        [] if request.source else [simulate_stage(request)],
+        [cohort_stage(request)],
+        train_stages(request),
+        [evaluate_stage(request)],
+        [report_stage(request)],
     ]
 
 
@@ -192,7 +203,8 @@ def evaluate_stage(request: Request) -> Stage:
         draft.rows["policies"] = len(policies)
 
     settings = config.evaluation.model_dump(mode="json")
-    return Stage(OPE, "evaluation", settings, {COHORT: request.out / COHORT, **_named(policies)}, config.seed, make)
+    inputs = {COHORT: request.out / COHORT, **_named(policies)}
+    return Stage(OPE, "evaluation", settings, inputs, config.seed, make)
 
 
 def report_stage(request: Request) -> Stage:
@@ -203,47 +215,46 @@ def report_stage(request: Request) -> Stage:
         (draft.path / REPORT_FILE).write_text(report.render(request.out), encoding="utf-8")
 
     inputs = {COHORT: request.out / COHORT, **_named(_policies(request)), OPE: request.out / OPE}
-    return Stage(REPORT, REPORT, {"name": request.config.name}, inputs, request.config.seed, make)
+    settings = {"name": request.config.name}
+    return Stage(REPORT, REPORT, settings, inputs, request.config.seed, make)
 
 
 def behaviour_stage(request: Request) -> Stage:
     """What clinicians do in a state, fitted on training patients."""
     config, seed = request.config.behaviour, request.config.seed
-
-    def train(episodes: Episodes, session: Session) -> NetworkPolicy:
-        return behaviour.fit(episodes, config, seed, session)
-
+    train = partial(behaviour.fit, config=config, seed=seed)
     return _policy_stage(request, BEHAVIOUR, BEHAVIOUR, config.model_dump(mode="json"), train)
 
 
 def _train_stage(request: Request, name: str) -> Stage:
     config, seed = request.config.learners[name], request.config.seed
-
-    def train(episodes: Episodes, session: Session) -> NetworkPolicy:
-        return policy.fit(name, episodes, config, seed, session=session)
-
-    return _policy_stage(
-        request, f"{POLICY}/{name}", POLICY, {"learner": name, **config.model_dump(mode="json")}, train
-    )
+    train = partial(policy.fit, name, config=config, seed=seed)
+    settings = {"learner": name, **config.model_dump(mode="json")}
+    return _policy_stage(request, f"{POLICY}/{name}", POLICY, settings, train)
 
 
-def _policy_stage(
-    request: Request,
-    name: str,
-    kind: str,
-    settings: Mapping[str, Any],
-    train: Callable[[Episodes, Session], NetworkPolicy],
-) -> Stage:
+def _policy_stage(request: Request, name: str, kind: str, settings: Mapping[str, Any], train: Train) -> Stage:
+    """A stage that can be made in a process of its own."""
     source = request.out / COHORT
-
-    def make(draft: artifact.Draft, advance: Advance) -> None:
-        episodes = build.episodes(source, TRAINING_SPLIT)
-        trained = train(episodes, Session(progress=lambda done, total, _losses: advance(done, total)))
-        policy.store.write(replace(trained, dictionary=dictionary.load(source / DICTIONARY_FILE)), draft.path)
-        draft.rows.update(stays=episodes.n_episodes, decisions=episodes.n)
-        draft.notes.update(split=TRAINING_SPLIT, **trained.notes)
-
+    make = partial(_train, source, train)
     return Stage(name, kind, settings, {COHORT: source}, request.config.seed, make)
+
+
+def _train(source: Path, train: Train, draft: artifact.Draft, advance: Advance) -> None:
+    """Train on the training patients; a checkpoint in the draft's work folder is where a killed attempt goes on."""
+    episodes = build.episodes(source, TRAINING_SPLIT)
+    checkpoint = None if draft.work is None else draft.work / CHECKPOINT_FILE
+    session = Session(progress=lambda done, total, _losses: advance(done, total), checkpoint=checkpoint)
+    try:
+        trained = train(episodes, session=session)
+    except CheckpointError as error:
+        log.say("checkpoint_damaged", f"  {error}; training begins anew", {"stage": draft.path.name})
+        for file in checkpoint.parent.glob("*.safetensors") if checkpoint else ():
+            file.unlink()
+        trained = train(episodes, session=session)
+    policy.store.write(replace(trained, dictionary=dictionary.load(source / DICTIONARY_FILE)), draft.path)
+    draft.rows.update(stays=episodes.n_episodes, decisions=episodes.n)
+    draft.notes.update(split=TRAINING_SPLIT, **trained.notes)
 
 
 def _learner_config(name: str, options: object) -> Config:

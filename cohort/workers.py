@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from multiprocessing.queues import SimpleQueue
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -16,40 +17,91 @@ from cohort.errors import SutureError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Heard = Callable[[Any], None]
+_listeners: list[Heard] = []
+"""Who hears what work tells in this process: the last of them."""
 
 
-def each(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def each(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int, heard: Heard | None = None
+) -> Iterator[Result]:
     """`work` of each item, in the items' order; in this process where one worker or one item is enough.
 
     Where the iteration is left early (an error, an interruption), the processes are killed: they write only what the
     caller throws away.
 
+    Args:
+        work: picklable, as its items and results are.
+        items: what to work on.
+        workers: processes, at most one an item.
+        heard: called here with everything that `work` says by `tell`.
+
     Raises:
         SutureError: a process was killed from outside, mostly for want of memory. What `work` raises is passed on.
     """
     if min(workers, len(items)) <= 1:
-        yield from map(work, items)
+        with _heard_by(heard):
+            yield from map(work, items)
         return
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_begin)
-    done = 0
+    with _collected(context.SimpleQueue(), heard) as queue:
+        pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_begin, initargs=(queue,))
+        done = 0
+        try:
+            with _interrupts_ignored():
+                futures = [pool.submit(work, item) for item in items]
+            for future in futures:
+                result = future.result()
+                done += 1
+                yield result
+        except BrokenProcessPool:
+            raise SutureError(
+                "a worker process was killed (too little memory?); try fewer workers or smaller shards"
+            ) from None
+        finally:
+            if done < len(items):
+                for process in set(multiprocessing.active_children()) - others:
+                    process.kill()
+            pool.shutdown()
+
+
+def tell(message: object) -> None:
+    """Say something picklable to whoever started this work with a listener; nobody hears it otherwise."""
+    if _listeners:
+        _listeners[-1](message)
+
+
+@contextmanager
+def _heard_by(listener: Heard | None) -> Iterator[None]:
+    if listener is None:
+        yield
+        return
+    _listeners.append(listener)
     try:
-        with _interrupts_ignored():
-            futures = [pool.submit(work, item) for item in items]
-        for future in futures:
-            result = future.result()
-            done += 1
-            yield result
-    except BrokenProcessPool:
-        raise SutureError(
-            "a worker process was killed (too little memory?); try fewer workers or smaller shards"
-        ) from None
+        yield
     finally:
-        if done < len(items):
-            for process in set(multiprocessing.active_children()) - others:
-                process.kill()
-        pool.shutdown()
+        _listeners.remove(listener)
+
+
+@contextmanager
+def _collected(queue: "SimpleQueue[Any]", heard: Heard | None) -> Iterator["SimpleQueue[Any] | None"]:
+    """A queue that processes tell things by, emptied by a thread while the block runs; None where nobody listens."""
+    if heard is None:
+        yield None
+        return
+
+    def collect() -> None:
+        for message in iter(queue.get, None):
+            heard(message)
+
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        collector.join(timeout=5)  # a process that was killed while it told something may hold the queue for ever
 
 
 @contextmanager
@@ -65,10 +117,12 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _begin() -> None:
+def _begin(queue: "SimpleQueue[Any] | None") -> None:
     """One thread each, and an end when the parent's comes: a killed parent leaves nobody behind."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+    if queue is not None:
+        _listeners.append(queue.put)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,12 @@ STREAMS = {"actor": 1, "value": 2, "critic": 3, "behaviour": 4}
 """One stream of random numbers per network: adding one to a learner does not change the others'."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint is damaged, or of another run."""
+
+
 Curves = tuple[dict[str, float], ...]
 
 
@@ -107,7 +112,6 @@ class _Progress:
     best: dict[str, float] = field(default_factory=dict)
     best_at: dict[str, int] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
     exploded: bool = False
 
 
@@ -166,7 +170,7 @@ class Outcome:
     """What a training run leaves besides its weights."""
 
     curves: Curves
-    """One row per evaluation: `update`, `seconds`, every loss by name (`train_...` on the latest minibatch, `held_...`
+    """One row per evaluation: `update`, every loss by name (`train_...` on the latest minibatch, `held_...`
     on held-out patients), and the monitor's figures."""
     notes: dict[str, Any]
     """How many updates were done and why no more; the monitor's verdict."""
@@ -178,7 +182,7 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
     Where the monitor finds exploded values training stops, and the notes' verdict says so.
 
     Raises:
-        ArtifactError: the checkpoint is of another run (config, seed or data), or damaged.
+        CheckpointError: the checkpoint is of another run (config, seed or data), or damaged.
     """
     identity = _identity(prepared.fit, config, seed)
     state = _Progress()
@@ -186,7 +190,6 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
         state = _read(session.checkpoint, identity, task.nets)
     sampler = Sampler(prepared.fit, config.batch, seed)
     watched = None if task.values is None else monitor.watch(prepared, config.gamma, seed)
-    began = time.monotonic() - state.seconds
     while state.update < config.updates and not _stopped(state, task, config):
         last = state.update + 1 == config.updates or (state.update + 1) % config.evaluate_every == 0
         losses = task.update(sampler.at(state.update), last)
@@ -196,8 +199,6 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
             if task.values is not None and watched is not None:
                 state.curves[-1] |= monitor.look(task.values, watched)
                 state.exploded = monitor.exploded(state.curves[-1], watched)
-            state.seconds = time.monotonic() - began
-            state.curves[-1]["seconds"] = round(state.seconds, 3)
             if session.checkpoint is not None:
                 _write(session.checkpoint, identity, task.nets, state)
             if session.progress is not None:
@@ -243,12 +244,22 @@ def _identity(fit: Data, config: TrainConfig, seed: int) -> str:
 def _write(path: Path, identity: str, nets: Mapping[str, Trained], state: _Progress) -> None:
     tensors = {f"{name}/{part}": t for name, net in nets.items() for part, t in net.tensors().items()}
     tensors |= {f"best/{name}": weights for name, weights in state.best_weights.items()}
-    progress = {key: getattr(state, key) for key in ("update", "curves", "best", "best_at", "seconds", "exploded")}
+    progress = {key: getattr(state, key) for key in ("update", "curves", "best", "best_at", "exploded")}
     draft = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     live = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    save_file(live, draft, metadata={"identity": identity, "progress": json.dumps(progress)})
+    said = {"identity": identity, "progress": json.dumps(progress)}
+    save_file(live, draft, metadata={**said, "sha256": _hash(live, said)})
     draft.replace(path)
+
+
+def _hash(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> str:
+    """Of a checkpoint's tensors and what is said of them: safetensors itself does not notice a flipped bit."""
+    content = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name in sorted(tensors):
+        content.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        content.update(tensors[name].contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 def _read(path: Path, identity: str, nets: Mapping[str, Trained]) -> _Progress:
@@ -257,9 +268,11 @@ def _read(path: Path, identity: str, nets: Mapping[str, Trained]) -> _Progress:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    if metadata.pop("sha256", None) != _hash(tensors, metadata):
+        raise CheckpointError(f"{path}: its hash differs from its content: damaged after it was written")
     if metadata.get("identity") != identity:
-        raise ArtifactError(f"{path}: a checkpoint of another run: its config, seed or training data differ")
+        raise CheckpointError(f"{path}: a checkpoint of another run: its config, seed or training data differ")
     content: dict[str, Any] = json.loads(metadata["progress"])
     for name, net in nets.items():
         net.restore({part.partition("/")[2]: t for part, t in tensors.items() if part.startswith(f"{name}/")})

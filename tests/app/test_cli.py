@@ -305,7 +305,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(tmp_path: Path, number: 
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert err == "interrupted: finished stages stay, what was unfinished is removed\n"
+    assert err == "interrupted: finished stages stay; --resume goes on with the others\n"
     assert not out.exists()
 
 

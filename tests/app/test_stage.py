@@ -6,15 +6,16 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from app.run_directory import RunDirectory, opened
-from app.stage import Advance, Existing, Stage, first_difference, perform, why_not_kept
-from cohort import artifact
+from app.stage import Advance, Existing, Stage, first_difference, perform, perform_all, why_not_kept
+from cohort import artifact, pieces
 from cohort.artifact import Draft
-from cohort.errors import ArtifactError
+from cohort.errors import ArtifactError, InputError
 
 
 def counting(seed: int = 1, upto: int = 3, inputs: dict[str, Path | str] | None = None) -> Stage:
@@ -267,3 +268,116 @@ def test_the_record_survives_a_write_that_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         directory.update(seconds=float("nan"))
     assert contents(tmp_path) == before
+
+
+def piecewise(run: Path, done: list[int], stop_at: int | None = None, config: int = 1) -> bool:
+    """Make a stage of three pieces, ended by the system before piece `stop_at`; `done` lists the pieces made."""
+
+    def make(draft: Draft, _advance: Advance) -> None:
+        with pieces.kept_in(draft.work, draft.path) as kept:
+            for number in range(3):
+                if number == stop_at:
+                    raise SystemExit(137)
+                if not kept.has(str(number)):
+                    done.append(number)
+                    with kept.making(str(number)) as piece:
+                        (piece.path / f"{number}.txt").write_text(str(number))
+                kept.hand_over(str(number), draft.path)
+
+    return made(run, Stage("cohort", "cohort", {"config": config}, {}, 1, make), Existing.KEEP)
+
+
+def test_an_interrupted_stage_goes_on_from_its_finished_pieces(tmp_path: Path) -> None:
+    done: list[int] = []
+    with pytest.raises(SystemExit):
+        piecewise(tmp_path / "run", done, stop_at=2)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".cohort.work", ".lock", "run.json"]
+    assert piecewise(tmp_path / "run", done)
+    assert done == [0, 1, 2]
+    piecewise(tmp_path / "undisturbed", [])
+    assert artifact.digest(tmp_path / "run" / "cohort") == artifact.digest(tmp_path / "undisturbed" / "cohort")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "cohort", "run.json"]
+
+
+def test_pieces_of_another_configuration_are_not_used(tmp_path: Path) -> None:
+    done: list[int] = []
+    with pytest.raises(SystemExit):
+        piecewise(tmp_path / "run", done, stop_at=2)
+    assert piecewise(tmp_path / "run", done, config=2)
+    assert done == [0, 1, 0, 1, 2]
+
+
+def test_pieces_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    with pytest.raises(SystemExit):
+        piecewise(tmp_path / "run", done, stop_at=2)
+    now = artifact.code()
+    monkeypatch.setattr(artifact, "code", lambda: {**now, "sources": {**now["sources"], "cohort": "other"}})
+    assert piecewise(tmp_path / "run", done)
+    assert done == [0, 1, 0, 1, 2]
+
+
+def test_a_stage_is_made_again_where_the_code_that_decides_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage("cohort", "cohort", {"upto": 3}, {}, 1, counting().make)
+    made(tmp_path / "run", stage)
+    now = artifact.code()
+    monkeypatch.setattr(artifact, "code", lambda: {**now, "sources": {**now["sources"], "policy": "other"}})
+    assert why_not_kept(stage, tmp_path / "run") is None
+    monkeypatch.setattr(artifact, "code", lambda: {**now, "sources": {**now["sources"], "cohort": "other"}})
+    assert why_not_kept(stage, tmp_path / "run") == "Suture's code changed: cohort/"
+    monkeypatch.setattr(artifact, "code", lambda: {**now, "packages": {**now["packages"], "numpy": "9"}})
+    assert str(why_not_kept(stage, tmp_path / "run")).startswith("a library changed: numpy was ")
+
+
+def test_neither_the_clock_nor_the_times_of_files_decide_what_is_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    for file in run.rglob("*"):
+        os.utime(file, (4e9, 4e9))
+    assert not made(run, counting(), Existing.KEEP)
+
+
+def test_a_draft_of_a_dead_process_whose_number_lives_again_is_removed(tmp_path: Path) -> None:
+    """In a container process numbers are small and soon used again."""
+    run = tmp_path / "run"
+    made(run, counting())
+    for number in (1, os.getpid()):
+        (run / f".numbers.tmp-{number}").mkdir()
+    (run / ".run.json.tmp-1").write_text("{")
+    assert made(run, counting(), Existing.REPLACE)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "numbers", "run.json"]
+
+
+def test_a_run_killed_before_its_record_was_written_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.tmp-77").write_text("{")
+    assert made(tmp_path / "run", counting(), Existing.KEEP)
+
+
+def letters(name: str, draft: Draft, advance: Advance) -> None:
+    """A stage that another process can make."""
+    (draft.path / "name.txt").write_text(f"{name} {os.getpid()}")
+    advance(1, 1)
+    if name == "policy/wrong":
+        raise InputError("nothing to learn from")
+
+
+def test_stages_that_do_not_read_each_other_are_made_in_processes_of_their_own(tmp_path: Path) -> None:
+    names = ("policy/a", "policy/b")
+    stages = [Stage(name, "policy", {}, {}, 1, partial(letters, name)) for name in names]
+    with opened(tmp_path / "run") as run:
+        assert perform_all(stages, run, Existing.KEEP, processes=2) == [True, True]
+    said = [(tmp_path / "run" / name / "name.txt").read_text().split() for name in names]
+    assert [name for name, _ in said] == list(names)
+    assert str(os.getpid()) not in {pid for _, pid in said}
+    assert run.record()["stages"]["policy/a"]["why"] == "it was not there"
+
+
+def test_a_stage_that_fails_beside_others_leaves_the_finished_ones(tmp_path: Path) -> None:
+    names = ("policy/a", "policy/wrong")
+    stages = [Stage(name, "policy", {}, {}, 1, partial(letters, name)) for name in names]
+    with pytest.raises(InputError, match="nothing to learn from"), opened(tmp_path / "run") as run:
+        perform_all(stages, run, Existing.KEEP, processes=2)
+    assert sorted(path.name for path in (tmp_path / "run" / "policy").iterdir()) == ["a"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cohort.errors import SutureError
-from cohort.workers import each
+from cohort.workers import each, tell
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -31,7 +31,7 @@ def test_a_worker_killed_from_outside_is_an_error_that_says_so() -> None:
 
 SCRIPT = """
 import sys, time
-from cohort.workers import each
+from cohort.workers import each, tell
 if __name__ == "__main__":
     print("ready", flush=True)
     list(each(time.sleep, [600, 600, 600], workers=2))
@@ -73,3 +73,18 @@ def _group(leader: int) -> list[int]:
         if int(fields[2]) == leader and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+def told(item: int) -> int:
+    """Work that says what it does."""
+    tell(("working on", item))
+    return item
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_work_tells_is_heard_where_it_was_started(workers: int) -> None:
+    heard: list[object] = []
+    assert list(each(told, [1, 2, 3], workers, heard.append)) == [1, 2, 3]
+    assert sorted(heard, key=str) == [("working on", 1), ("working on", 2), ("working on", 3)]
+    assert list(each(told, [4], workers)) == [4]
+    assert len(heard) == 3
