@@ -22,6 +22,7 @@ STRONG_DRIFT = 0.25
 KINDS: Mapping[str, str] = {
     "out of range": "out_of_range",
     "unit not known": "quarantined",
+    "2.2 times earlier weights of its stay: pounds, not used": "quarantined",
     "converted from another unit than usual": "converted",
     "repeated row": "repeated",
     "value missing": "without_value",

@@ -5,8 +5,10 @@ Nothing is converted by a proposal alone: a person accepts it in the review file
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,9 @@ import yaml
 from jaxtyping import Float
 
 from cohort import concepts
-from cohort.sources import SOURCES, SourceConfig, files, items, measurements, normalise, review, shards
+from cohort.sources import SOURCES, SourceConfig, dose_units, files, items, measurements, normalise, review, shards
+from cohort.sources.dose_units import Numbers
+from cohort.sources.doses import DRUGS
 from cohort.sources.measurements import Section
 from cohort.sources.review import Finding, Proposal, Review
 
@@ -52,6 +56,13 @@ def examine(root: Path, config: SourceConfig, scratch: Path | None = None) -> Re
             for table, section in module.SECTIONS.items():
                 if table in raw:
                     _sort(raw[table], table, section, unknown, known, rows)
+            for table, numbers in _dosed(raw, module):
+                if numbers.known:
+                    known[numbers.concept].append(_sampled(numbers.value[numbers.value > 0]))
+                else:
+                    key = (table, numbers.concept, numbers.unit)
+                    unknown[key].append(_sampled(numbers.value[numbers.value > 0]))
+                    rows[key] += len(numbers.value)
     reference = {concept: np.concatenate(values) for concept, values in known.items()}
     findings = []
     for (table, concept, unit), values in unknown.items():
@@ -83,7 +94,8 @@ def propose(concept: str, values: Float[np.ndarray, "n"], known: Float[np.ndarra
         return None
     target = np.quantile(known, DECILES)
     spread = max(float(target[-1] - target[0]), 1e-9)
-    low, high = concepts.load().measured[concept].range
+    measured = concepts.load().measured.get(concept)
+    low, high = measured.range if measured else (0.0, np.inf)
     scored = []
     for like, factor, offset in _candidates(concept):
         converted = factor * values + offset
@@ -97,11 +109,15 @@ def propose(concept: str, values: Float[np.ndarray, "n"], known: Float[np.ndarra
     distance, like, factor, offset = scored[0]
     if len(scored) > 1 and scored[1][0] < CLEARLY * distance:
         return None
+    if concept in DRUGS:  # read as that unit, weight and all: no factor says so
+        factor = 1.0
     return Proposal(factor=factor, offset=offset, like=like, distance=round(distance, 4))
 
 
 def _candidates(concept: str) -> list[tuple[str, float, float]]:
     """Every different conversion of the concept, and its canonical unit a power of ten off."""
+    if concept not in concepts.load().measured:
+        return dose_units.candidates(concept)
     unit = concepts.load().measured[concept].unit
     found: dict[tuple[float, float], str] = {(1.0, 0.0): unit}
     for (name, spelling), pair in items.conversions().items():
@@ -110,6 +126,16 @@ def _candidates(concept: str) -> list[tuple[str, float, float]]:
     for power in (-3, -2, -1, 1, 2, 3):
         found.setdefault((10.0**power, 0.0), f"{unit} x 10^{-power}")
     return [(like, factor, offset) for (factor, offset), like in found.items()]
+
+
+def _dosed(raw: Mapping[str, pd.DataFrame], module: ModuleType) -> Iterator[tuple[str, Numbers]]:
+    """The numbers of infusions and urine, by table, concept and unit."""
+    for table, (drugs, fluids) in module.DOSES.items():
+        if table in raw:
+            yield from ((table, numbers) for numbers in dose_units.of_infusions(raw[table], table, drugs, fluids))
+    for table, rule in module.OUTPUTS.items():
+        if table in raw:
+            yield from ((table, numbers) for numbers in dose_units.of_urine(raw[table], table, rule))
 
 
 def _sort(

@@ -8,15 +8,19 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from cohort import concepts
+from cohort.errors import InputError
 from cohort.sources import items
-from cohort.sources.measurements import HOUR, MINUTE, NAT, categorical, codes, id_table
+from cohort.sources.measurements import HOUR, MINUTE, NAT, Accepted, categorical, codes, id_table
 from cohort.tables import Counts
 
 DRUGS = (
     "fluid", "d5w", "norepinephrine", "epinephrine", "phenylephrine", "dopamine", "vasopressin", "angiotensin_ii",
     "dobutamine",
 )  # fmt: skip
-_FLUIDS = 2  # the first two of DRUGS
+FLUID, FLUID_RATE, URINE = "fluid", "fluid_rate", "urine"
+"""What the units of volumes and of a fluid's rate are reviewed under; a drug's rate is reviewed under its name."""
+FLUIDS = 2
+"""The first two of DRUGS are fluids."""
 UNREADABLE = (
     "unit not known", "negative amount or rate", "amount or rate not finite", "start or end missing",
     "end not after start",
@@ -81,7 +85,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class _Compiled:
+class Compiled:
     """Item id -> drug, and the fluid factors by item."""
 
     drug_of: Int[np.ndarray, "ids"]
@@ -91,8 +95,9 @@ class _Compiled:
 
 
 def give(
-    orders: Orders, drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...], weights: Weights, counts: Counts
-) -> pd.DataFrame:
+    orders: Orders, drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...], weights: Weights,
+    counts: Counts, accepted: Accepted = (),
+) -> pd.DataFrame:  # fmt: skip
     """Canonical infusions (columns of the schema; `stay_id` holds the stay's index) of sound rows.
 
     Fluid runs at amount over duration times its tonicity factor, so that its volume is exact; a drug at its charted
@@ -104,18 +109,19 @@ def give(
         drugs, fluids: the dictionary's.
         weights: for doses per minute whose row has no weight.
         counts: (table, reason) -> rows; added to.
+        accepted: further units, as a reviewer accepted them.
     """
-    compiled = _compile(drugs, fluids)
-    orders = _lasting(orders, codes(compiled.drug_of, orders.item) < _FLUIDS, counts)
+    compiled = compile_items(drugs, fluids)
+    orders = _lasting(orders, codes(compiled.drug_of, orders.item) < FLUIDS, counts)
     code = codes(compiled.drug_of, orders.item)
-    fluid = code < _FLUIDS
+    fluid = code < FLUIDS
     sound = ~_impossible(orders, fluid, counts)
     rate = np.full(len(code), np.nan)
     weight, assumed = np.full(len(code), np.nan), np.zeros(len(code), dtype=bool)
     fluids_read, drugs_read = fluid & sound, ~fluid & sound
-    rate[fluids_read] = _fluid_rate(orders[fluids_read], compiled, counts)
+    rate[fluids_read] = _fluid_rate(orders[fluids_read], compiled, counts, accepted)
     rate[drugs_read], weight[drugs_read], assumed[drugs_read] = _drug_rate(
-        orders[drugs_read], code[drugs_read], weights, counts
+        orders[drugs_read], code[drugs_read], weights, counts, accepted
     )
     end = orders.end.copy()
     end[sound] = _clipped_end(orders[sound], counts)
@@ -171,7 +177,8 @@ def _impossible(orders: Orders, fluid: Bool[np.ndarray, "n"], counts: Counts) ->
     infinite = np.any([np.isinf(number) for number in numbers], axis=0) & ~negative
     _add_by_kind(counts, orders.table, "negative amount or rate", negative, fluid)
     _add_by_kind(counts, orders.table, "amount or rate not finite", infinite, fluid)
-    return negative | infinite
+    impossible: np.ndarray = negative | infinite
+    return impossible
 
 
 def _clipped_end(orders: Orders, counts: Counts) -> Int[np.ndarray, "n"]:
@@ -191,11 +198,11 @@ def _clipped_end(orders: Orders, counts: Counts) -> Int[np.ndarray, "n"]:
     return end
 
 
-def _fluid_rate(orders: Orders, compiled: _Compiled, counts: Counts) -> Float[np.ndarray, "n"]:
+def _fluid_rate(orders: Orders, compiled: Compiled, counts: Counts, accepted: Accepted) -> Float[np.ndarray, "n"]:
     """Tonicity-adjusted mL/h: the amount over the duration; the charted rate where there is no amount."""
     hours = (orders.end - orders.start) / HOUR
-    millilitres = _amount_ml(orders, compiled)
-    by_rate = _ml_per_hour(orders.rate_units)[orders.rate_unit] * orders.rate
+    millilitres = amount_ml(orders, compiled, accepted)
+    by_rate = ml_per_hour(orders.rate_units, accepted)[orders.rate_unit] * orders.rate
     rate = np.where(np.isnan(orders.amount), by_rate, millilitres / hours)
     nothing = np.isnan(orders.amount) & np.isnan(orders.rate)
     _add(counts, orders.table, "fluid: neither amount nor rate", nothing)
@@ -204,10 +211,10 @@ def _fluid_rate(orders: Orders, compiled: _Compiled, counts: Counts) -> Float[np
     return tonic
 
 
-def _amount_ml(orders: Orders, compiled: _Compiled) -> Float[np.ndarray, "n"]:
+def amount_ml(orders: Orders, compiled: Compiled, accepted: Accepted = ()) -> Float[np.ndarray, "n"]:
     """The amount in mL, NaN where its unit is not known for the fluid. An empty unit is mL."""
     spelt = [items.spelling(unit) for unit in orders.amount_units]
-    volume = {items.spelling(s): row.ml for row in items.units().volumes for s in row.spellings}
+    volume = volumes(FLUID, accepted)
     factor = np.array([*(volume.get(unit, np.nan) for unit in spelt), 1.0])[orders.amount_unit]
     for names, table in (({"meq", "meq."}, compiled.ml_per_meq), ({"grams", "gram", "g"}, compiled.ml_per_gram)):
         named = np.array([*(unit in names for unit in spelt), False])[orders.amount_unit]
@@ -216,18 +223,27 @@ def _amount_ml(orders: Orders, compiled: _Compiled) -> Float[np.ndarray, "n"]:
     return millilitres
 
 
-def _ml_per_hour(spellings: tuple[str, ...]) -> Float[np.ndarray, "units"]:
-    known = {items.spelling(s) for s in ("mL/hour", "mL/hr", "mL/h")}
-    return np.array([*(1.0 if items.spelling(unit) in known else np.nan for unit in spellings), np.nan])
+def volumes(concept: str, accepted: Accepted = ()) -> dict[str, float]:
+    """Spelling -> mL in one, for `fluid` or `urine`."""
+    known = {items.spelling(s): row.ml for row in items.units().volumes for s in row.spellings}
+    return {items.spelling(unit): ml for name, unit, ml, _, _ in accepted if name == concept} | known
+
+
+def ml_per_hour(spellings: tuple[str, ...], accepted: Accepted = ()) -> Float[np.ndarray, "units"]:
+    """mL/h in one of each unit of a fluid's rate, NaN where it is not known; the last entry is the empty unit."""
+    known = {items.spelling(unit): gain for name, unit, gain, _, _ in accepted if name == FLUID_RATE}
+    known |= {items.spelling(s): 1.0 for s in ("mL/hour", "mL/hr", "mL/h")}
+    return np.array([known.get(items.spelling(unit), np.nan) for unit in (*spellings, "")])
 
 
 def _drug_rate(
-    orders: Orders, code: Int[np.ndarray, "n"], weights: Weights, counts: Counts
+    orders: Orders, code: Int[np.ndarray, "n"], weights: Weights, counts: Counts, accepted: Accepted
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
     """ug/kg/min (vasopressin U/min), the weight it was divided by (NaN: by none), and whether that was assumed."""
-    micrograms, units_per_minute, per_kg = _rate_units(orders.rate_units)
+    unit_of = (code, orders.rate_unit)
+    micrograms, units_per_minute, per_kg = (table[unit_of] for table in rate_units(orders.rate_units, accepted))
     vasopressin = code == DRUGS.index("vasopressin")
-    gain = np.where(vasopressin, units_per_minute[orders.rate_unit], micrograms[orders.rate_unit])
+    gain = np.where(vasopressin, units_per_minute, micrograms)
     rate = orders.rate * gain
     poured = np.isnan(orders.rate) & ~np.isnan(orders.amount)
     rate = np.where(poured, _rate_of_amount(orders, vasopressin), rate)
@@ -236,13 +252,13 @@ def _drug_rate(
     _add(counts, orders.table, "drug: unit not known", np.isnan(rate) & ~missing)
     _add(counts, orders.table, "drug: no rate, its amount over its duration used", poured & ~np.isnan(rate))
     fast = vasopressin & (rate > items.units().vasopressin_limit_u_min)
-    fast &= units_per_minute[orders.rate_unit] == 1
+    fast &= units_per_minute == 1
     _add(counts, orders.table, "vasopressin: U/min above 0.2 read as U/h", fast)
     rate = np.where(fast, rate / 60, rate)
-    unweighed = (orders.weight == 1) & (micrograms[orders.rate_unit] == 1000) & per_kg[orders.rate_unit] & ~vasopressin
+    unweighed = (orders.weight == 1) & (micrograms == 1000) & per_kg & ~vasopressin
     _add(counts, orders.table, "drug: mg/kg/min beside a weight of 1 read as ug/kg/min", unweighed)
     rate = np.where(unweighed, rate / 1000, rate)
-    divided = ~vasopressin & (~per_kg[orders.rate_unit] | poured) & ~np.isnan(rate)
+    divided = ~vasopressin & (~per_kg | poured) & ~np.isnan(rate)
     weight, assumed = _weight(orders, divided, weights, counts)
     return np.where(divided, rate / weight, rate), weight, assumed
 
@@ -279,7 +295,8 @@ def plausible_weight(kg: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 
 
 @lru_cache(maxsize=8)
-def _compile(drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...]) -> _Compiled:
+def compile_items(drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...]) -> Compiled:
+    """Lookups by item id."""
     code = {i: DRUGS.index(group.drug) for group in drugs for i in group.ids}
     code |= {i: DRUGS.index(group.drug) for group in fluids for i in group.ids}
     drug_of = id_table(code)
@@ -288,22 +305,32 @@ def _compile(drugs: tuple[items.Drug, ...], fluids: tuple[items.Fluid, ...]) -> 
         factor[list(group.ids)] = group.factor
         per_meq[list(group.ids)] = np.nan if group.ml_per_meq is None else group.ml_per_meq
         per_gram[list(group.ids)] = np.nan if group.ml_per_gram is None else group.ml_per_gram
-    return _Compiled(drug_of, factor, per_meq, per_gram)
+    return Compiled(drug_of, factor, per_meq, per_gram)
 
 
 @lru_cache(maxsize=64)
-def _rate_units(
-    spellings: tuple[str, ...],
-) -> tuple[Float[np.ndarray, "units"], Float[np.ndarray, "units"], Bool[np.ndarray, "units"]]:
-    """Micrograms a minute, units a minute and whether by kg, of one in each unit; the last entry is the empty unit."""
+def rate_units(
+    spellings: tuple[str, ...], accepted: Accepted = ()
+) -> tuple[Float[np.ndarray, "drugs units"], Float[np.ndarray, "drugs units"], Bool[np.ndarray, "drugs units"]]:
+    """Micrograms a minute, units a minute and whether by kg, of one in each unit; the last column is the empty unit.
+
+    Raises:
+        InputError: a unit was accepted as one that is not known.
+    """
     known = {items.spelling(s): row for row in items.units().rates for s in row.spellings}
-    rows = [known.get(items.spelling(unit)) for unit in spellings]
-    mass, international = (
-        [row.amount / row.minutes if row is not None and row.kind == kind else np.nan for row in rows]
-        for kind in ("mass", "units")
-    )
-    per_kg = [row is not None and row.per_kg for row in rows]
-    return np.array([*mass, np.nan]), np.array([*international, np.nan]), np.array([*per_kg, False])
+    alike = {(drug, items.spelling(unit)): items.spelling(like) for drug, unit, _, _, like in accepted if drug in DRUGS}
+    strange = sorted(set(alike.values()) - set(known))
+    if strange:
+        raise InputError(f"review: like: {strange[0]!r} is no rate of units.yaml")
+    shape = len(DRUGS), len(spellings) + 1
+    mass, international, per_kg = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    for column, unit in enumerate(items.spelling(unit) for unit in (*spellings, "")):
+        for code, drug in enumerate(DRUGS):
+            row = known.get(unit) or known.get(alike.get((drug, unit), ""))
+            if row is not None:
+                (mass if row.kind == "mass" else international)[code, column] = row.amount / row.minutes
+                per_kg[code, column] = row.per_kg
+    return mass, international, per_kg
 
 
 def _add_by_kind(

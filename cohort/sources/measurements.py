@@ -28,8 +28,8 @@ _FAHRENHEIT = (77.0, 113.0)  # 25-45 degC; no plausible temperature in one scale
 
 EARLY = "stored before it was charted"
 """Why a row's two times contradict each other; the later one counts."""
-Accepted = tuple[tuple[str, str, float, float], ...]
-"""Conversions that a reviewer accepted: concept, unit, factor, offset."""
+Accepted = tuple[tuple[str, str, float, float, str], ...]
+"""Conversions that a reviewer accepted: concept, unit, factor, offset, and the known unit it is like."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ def conversions(
     chosen: Section, spellings: tuple[str, ...], accepted: Accepted
 ) -> tuple[Float[np.ndarray, "groups units"], Float[np.ndarray, "groups units"]]:
     """Factor and offset by group and unit; the last column is the empty unit; NaN: not known."""
-    further = {(concept, items.spelling(unit)): (gain, shift) for concept, unit, gain, shift in accepted}
+    further = {(concept, items.spelling(unit)): (gain, shift) for concept, unit, gain, shift, _ in accepted}
     understood = {**further, **items.conversions()}
     factor = np.full((len(chosen.groups), len(spellings) + 1), np.nan)
     offset = np.full_like(factor, np.nan)

@@ -97,8 +97,8 @@ TABLES = (
              optional=frozenset({"numeric_value", "text_value", "hadm_id", "icustay_id", "order_id", "link_order_id"})),
 )  # fmt: skip
 """What is read of the layout: data/**/*.parquet."""
-SECTIONS = mimic_iv.SECTIONS
-"""The tables of measurements that events become and the items they hold."""
+SECTIONS, DOSES, OUTPUTS = mimic_iv.SECTIONS, mimic_iv.DOSES, mimic_iv.OUTPUTS
+"""The tables that events become and the items they hold."""
 
 
 def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:

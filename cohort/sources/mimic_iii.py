@@ -66,6 +66,11 @@ TABLES = (
 SECTIONS = {"chartevents": _CHART, "labevents": _LAB}
 """The tables of measurements and the items they hold."""
 
+DOSES = {"inputevents_mv": (_ITEMS.drugs, _ITEMS.fluids), "inputevents_cv": (_CAREVUE.drugs, _CAREVUE.fluids)}
+"""The tables of infusions and the items they hold."""
+OUTPUTS = {"outputevents": _ITEMS.urine}
+"""The tables of urine and the items they hold."""
+
 
 def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
     """The raw tables of measurements, by the names in SECTIONS."""
@@ -107,12 +112,12 @@ def canonical(raw: Mapping[str, pd.DataFrame], accepted: Accepted = ()) -> tuple
         procedures, mask = normalise.procedures(rows, name, stay, _ITEMS.procedures, counts)
         observed = [normalise.without_mask(part, mask, counts) for part in observed] + procedures
     orders = _metavision(raw["inputevents_mv"], where, counts)
-    observed.append(normalise.row_weights(orders))
+    observed = normalise.without_pounds([*observed, normalise.row_weights(orders)], counts)
     weights = normalise.weights(observed)
-    given = [doses.give(orders, _ITEMS.drugs, _ITEMS.fluids, weights, counts)]
+    given = [doses.give(orders, _ITEMS.drugs, _ITEMS.fluids, weights, counts, accepted)]
     for part in _carevue(raw["inputevents_cv"], where, counts):
-        given.append(doses.give(part, _CAREVUE.drugs, _CAREVUE.fluids, weights, counts))
-    urine = _urine(raw["outputevents"], where, counts) if "outputevents" in raw else []
+        given.append(doses.give(part, _CAREVUE.drugs, _CAREVUE.fluids, weights, counts, accepted))
+    urine = _urine(raw["outputevents"], where, counts, accepted) if "outputevents" in raw else []
     return normalise.assemble(table, where, observed, given, urine, counts), counts
 
 
@@ -269,11 +274,14 @@ def _drug_codes(item: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
     return measurements.codes(table, item)
 
 
-def _urine(raw: pd.DataFrame, where: Windows, counts: Counts) -> list[tuple[Int[np.ndarray, "n"], pd.DataFrame]]:
+def _urine(
+    raw: pd.DataFrame, where: Windows, counts: Counts, accepted: Accepted
+) -> list[tuple[Int[np.ndarray, "n"], pd.DataFrame]]:
     table = "outputevents"
     rows = _without_errors(normalise.of_items(raw, table, _URINE), table, "iserror", counts)
     rows, stay = normalise.by_stay(rows, table, "icustay_id", "charttime", where, counts)
-    return [normalise.outputs(rows, table, stay, _ITEMS.urine, _ITEMS.assumed_delay_minutes.output, counts)]
+    delay = _ITEMS.assumed_delay_minutes.output
+    return [normalise.outputs(rows, table, stay, _ITEMS.urine, delay, counts, accepted)]
 
 
 def _without_errors(raw: pd.DataFrame, table: str, flag: str, counts: Counts) -> pd.DataFrame:

@@ -59,6 +59,11 @@ TABLES = (
 SECTIONS = {"chartevents": _CHART, "labevents": _LAB}
 """The tables of measurements and the items they hold."""
 
+DOSES = {"inputevents": (_ITEMS.drugs, _ITEMS.fluids)}
+"""The tables of infusions and the items they hold."""
+OUTPUTS = {"outputevents": _ITEMS.urine}
+"""The tables of urine and the items they hold."""
+
 
 def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
     """The raw tables of measurements, by the names in SECTIONS."""
@@ -96,14 +101,14 @@ def canonical(raw: Mapping[str, pd.DataFrame], accepted: Accepted = ()) -> tuple
         procedures, mask = normalise.procedures(rows, "procedureevents", stay, _ITEMS.procedures, counts)
         observed = [normalise.without_mask(part, mask, counts) for part in observed] + procedures
     orders = _orders(raw["inputevents"], where, counts)
-    observed.append(normalise.row_weights(orders))
-    given = doses.give(orders, _ITEMS.drugs, _ITEMS.fluids, normalise.weights(observed), counts)
+    observed = normalise.without_pounds([*observed, normalise.row_weights(orders)], counts)
+    given = doses.give(orders, _ITEMS.drugs, _ITEMS.fluids, normalise.weights(observed), counts, accepted)
     urine = []
     if "outputevents" in raw:
         rows = normalise.of_items(raw["outputevents"], "outputevents", _URINE)
         rows, stay = normalise.by_stay(rows, "outputevents", "stay_id", "charttime", where, counts)
         delay = _ITEMS.assumed_delay_minutes.output
-        urine.append(normalise.outputs(rows, "outputevents", stay, _ITEMS.urine, delay, counts))
+        urine.append(normalise.outputs(rows, "outputevents", stay, _ITEMS.urine, delay, counts, accepted))
     return normalise.assemble(table, where, observed, [given], urine, counts), counts
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from pandas.api.types import union_categoricals
 
 from cohort import tables
 from cohort.errors import InputError
 from cohort.sources import doses, infection, items, measurements
 from cohort.sources.doses import Orders, Weights
-from cohort.sources.measurements import CONCEPTS, HOUR, MINUTE, NAT, Events, Observations, Section
+from cohort.sources.measurements import CONCEPTS, HOUR, MINUTE, NAT, Accepted, Events, Observations, Section
 from cohort.sources.raw import RawTable
 from cohort.sources.stays import Windows, micros
 from cohort.tables import Counts, Tables
@@ -22,6 +22,10 @@ MARGIN_HOURS = 24
 """An event charted for a stay but further than this outside it is dropped."""
 EVIDENCE_HOURS = 4
 """A running ventilation procedure is restated this often, so that it does not lapse."""
+POUNDS_PER_KG = 2.20462
+SAME_WEIGHT = 0.05
+"""Weights of one stay that differ by less than this share agree."""
+POUNDS = "2.2 times earlier weights of its stay: pounds, not used"
 _VENTILATION = CONCEPTS.index("mechanical_ventilation")
 _WEIGHT = CONCEPTS.index("weight_kg")
 
@@ -300,8 +304,9 @@ def of_items(raw: pd.DataFrame, table: str, ids: frozenset[int]) -> pd.DataFrame
 
 
 def outputs(
-    raw: pd.DataFrame, table: str, stay: Int[np.ndarray, "n"], rule: items.Urine, delay_minutes: int, counts: Counts
-) -> tuple[Int[np.ndarray, "m"], pd.DataFrame]:
+    raw: pd.DataFrame, table: str, stay: Int[np.ndarray, "n"], rule: items.Urine, delay_minutes: int,
+    counts: Counts, accepted: Accepted = (),
+) -> tuple[Int[np.ndarray, "m"], pd.DataFrame]:  # fmt: skip
     """Urine: the index of each row's stay, and charted, available, volume_ml (irrigant negative)."""
     item = integers(raw, table, "itemid")
     volume, charted, stored = (
@@ -310,7 +315,7 @@ def outputs(
         times(raw, table, "storetime"),
     )
     unit, spellings = words(column(raw, table, "valueuom"))
-    scale = {items.spelling(s): row.ml for row in items.units().volumes for s in row.spellings}
+    scale = doses.volumes(doses.URINE, accepted)
     volume = volume * np.array([*(scale.get(items.spelling(s), np.nan) for s in spellings), 1.0])[unit]
     late = stored == NAT
     reasons = {
@@ -362,6 +367,40 @@ def row_weights(orders: Orders) -> Observations:
     new[1:] = ~same
     rows = rows[new]
     return blank_observations(orders.stay[rows], _WEIGHT, orders.item[rows], orders.start[rows], kg[rows])
+
+
+def without_pounds(parts: list[Observations], counts: Counts) -> list[Observations]:
+    """Observations without the weights that are 2.2 times others of their stay: pounds under an item of kilograms.
+
+    Only what was known before counts, so that a state never depends on a later weight: a weight is set aside where more
+    of the earlier ones agree with it as pounds than as kilograms. The first weight of a stay has none to agree with.
+    """
+    rows = [np.flatnonzero(part.concept == _WEIGHT) for part in parts]
+    stay, available, kg = (
+        np.concatenate([getattr(part, name)[mine] for part, mine in zip(parts, rows, strict=True)])
+        for name in ("stay", "available", "value")
+    )
+    order = np.lexsort((kg, available, stay))
+    pounds = np.zeros(len(kg), dtype=bool)
+    for mine in np.split(order, np.flatnonzero(np.diff(stay[order])) + 1):
+        if len(mine) > 1 and kg[mine].max() > kg[mine].min() * POUNDS_PER_KG * (1 - SAME_WEIGHT):
+            pounds[mine] = _in_pounds(kg[mine])
+    add(counts, "observations", f"weight_kg: {POUNDS}", int(pounds.sum()))
+    if not pounds.any():
+        return parts
+    wrong = np.split(pounds, np.cumsum([len(mine) for mine in rows])[:-1])
+    return [
+        part[~np.isin(np.arange(len(part.stay)), mine[bad])] for part, mine, bad in zip(parts, rows, wrong, strict=True)
+    ]
+
+
+def _in_pounds(kg: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+    """Which weights of one stay, in order of time, more earlier ones call pounds than kilograms."""
+    found = np.zeros(len(kg), dtype=bool)
+    for now in range(1, len(kg)):
+        ratio = kg[now] / kg[:now]
+        found[now] = (np.abs(ratio / POUNDS_PER_KG - 1) < SAME_WEIGHT).sum() > (np.abs(ratio - 1) < SAME_WEIGHT).sum()
+    return found
 
 
 def weights(parts: list[Observations]) -> Weights:

@@ -12,7 +12,7 @@ _HEAD = 1 << 20
 
 
 class Conversion(Config):
-    """canonical value = factor * value + offset."""
+    """canonical value = factor * value + offset. A drug's rate is read as the known unit that it is like instead."""
 
     factor: float = Field(gt=0)
     offset: float = 0.0
@@ -54,12 +54,12 @@ class Review(Config):
     findings: tuple[Finding, ...] = ()
     """What was found, most rows first."""
 
-    def accepted(self) -> tuple[tuple[str, str, float, float], ...]:
-        """(concept, unit, factor, offset) of every accepted proposal."""
+    def accepted(self) -> tuple[tuple[str, str, float, float, str], ...]:
+        """(concept, unit, factor, offset, like) of every accepted proposal."""
         return tuple(
-            (finding.concept, finding.unit, finding.proposal.factor, finding.proposal.offset)
-            for finding in self.findings
-            if finding.accept and finding.proposal
+            (one.concept, one.unit, one.proposal.factor, one.proposal.offset, one.proposal.like)
+            for one in self.findings
+            if one.accept and one.proposal
         )
 
 
