@@ -46,24 +46,24 @@ class Data:
 
 @dataclass(frozen=True)
 class Batch:
-    """One minibatch."""
+    """One minibatch for all members of a stack, or one for each of g equal groups of them."""
 
-    pair: Float[Tensor, "b2 d"]
+    pair: Float[Tensor, "*g b2 d"]
     """The b states, then the b next states: one forward pass serves both."""
-    action: Int[Tensor, "b 1"]
-    reward: Float[Tensor, "b"]
-    alive: Float[Tensor, "b"]
-    row: Int[Tensor, "b"]
+    action: Int[Tensor, "*g b 1"]
+    reward: Float[Tensor, "*g b"]
+    alive: Float[Tensor, "*g b"]
+    row: Int[Tensor, "*g b"]
 
     @property
-    def state(self) -> Float[Tensor, "b d"]:
+    def state(self) -> Float[Tensor, "*g b d"]:
         """The states."""
-        return self.pair[: len(self.row)]
+        return self.pair[..., : self.row.shape[-1], :]
 
     @property
-    def next_state(self) -> Float[Tensor, "b d"]:
+    def next_state(self) -> Float[Tensor, "*g b d"]:
         """The states after the actions; zeros where the episode terminated."""
-        return self.pair[len(self.row) :]
+        return self.pair[..., self.row.shape[-1] :, :]
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,15 @@ def cross_fit(
         out[rows] = model.probs(seen.state[rows])
         if progress is not None:
             progress(k + 1, options.folds)
-    share = np.float32(1.0 - options.floor * episodes.n_actions)
-    return out * share + np.float32(options.floor)
+    return _floored(out, options.floor)
+
+
+def predict(
+    fitted_on: Episodes, others: Episodes, config: BehaviourConfig, seed: int = 0, session: Session | None = None
+) -> Float32[np.ndarray, "n a"]:
+    """`cross_fit`'s model for patients that are apart from those it is fitted on: one fit and no folds."""
+    model = fit(with_previous_action(fitted_on), config, seed, session)
+    return _floored(model.probs(with_previous_action(others).state), config.floor)
 
 
 def with_previous_action(episodes: Episodes) -> Episodes:
@@ -149,6 +156,11 @@ def temperature(logits: Float[np.ndarray, "n a"], action: Int[np.ndarray, "n"]) 
         return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(action)), action]).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
+
+
+def _floored(probs: Float32[np.ndarray, "n a"], floor: float) -> Float32[np.ndarray, "n a"]:
+    share = np.float32(1.0 - floor * probs.shape[1])
+    return probs * share + np.float32(floor)
 
 
 def _calibrated(policy: NetworkPolicy, held: Episodes) -> NetworkPolicy:

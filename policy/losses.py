@@ -18,20 +18,20 @@ def expectile_gradient(u: Float[Tensor, "*n"], tau: Level) -> Float[Tensor, "*n"
     return _side(u, tau) * u * -2.0
 
 
-def chosen(values: Float[Tensor, "m b a"], action: Int[Tensor, "b 1"]) -> Float[Tensor, "m b"]:
-    """The value of the logged action, for each member."""
-    return values.gather(2, action.expand(values.shape[0], *action.shape)).squeeze(2)
+def chosen(values: Float[Tensor, "m b a"], action: Int[Tensor, "*g b 1"]) -> Float[Tensor, "m b"]:
+    """The value of the logged action, for each member; actions are all members' or those of g equal groups of them."""
+    return values.gather(2, _each(action, len(values))).squeeze(2)
 
 
 def squared_error_gradient(
-    values: Float[Tensor, "m b a"], action: Int[Tensor, "b 1"], target: Float[Tensor, "*b"]
+    values: Float[Tensor, "m b a"], action: Int[Tensor, "*g b 1"], target: Float[Tensor, "*b"]
 ) -> Float[Tensor, "m b a"]:
     """Gradient of the sum over members of mean (Q(s, a) - target)^2 with respect to all of Q(s, .).
 
     `target` is (b,) where all members share it, or (m, b).
     """
-    index = action.expand(values.shape[0], *action.shape)
-    error = (chosen(values, action) - target) * (2.0 / action.shape[0])
+    index = _each(action, len(values))
+    error = (values.gather(2, index).squeeze(2) - target) * (2.0 / action.shape[-2])
     return torch.zeros_like(values).scatter_(2, index, error.unsqueeze(2))
 
 
@@ -55,6 +55,11 @@ def advantage_weights(advantage: Float[Tensor, "b"], alpha: float, clip: float) 
     """exp(A / alpha), at most `clip`, normalised to sum to 1; alpha to infinity gives behaviour cloning."""
     weight = torch.exp(advantage / alpha).clamp(max=clip)
     return weight / weight.sum()
+
+
+def _each(action: Int[Tensor, "*g b 1"], members: int) -> Int[Tensor, "m b 1"]:
+    own = action if action.dim() == 2 else action.repeat_interleave(members // len(action), 0)
+    return own.expand(members, *action.shape[-2:])
 
 
 def _side(u: Float[Tensor, "*n"], tau: Level) -> Float[Tensor, "*n"]:

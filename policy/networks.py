@@ -58,14 +58,15 @@ class Mlp:
         self._buffers: dict[tuple[int, bool], list[Tensor]] = {}
         self._inputs: list[Tensor] = []
 
-    def forward(self, x: Float[Tensor, "*m b d"], keep: bool = True) -> Float[Tensor, "m b o"]:
-        """Outputs for one batch shared by all members, or one batch each; valid until the next call of its kind.
+    def forward(self, x: Float[Tensor, "*g b d"], keep: bool = True) -> Float[Tensor, "m b o"]:
+        """Outputs for one batch shared by all members, or one for each group; valid until the next call of its kind.
 
         Args:
-            x: (b, d) or (members, b, d).
+            x: (b, d), or (g, b, d) for g equal groups of members that lie one after the other.
             keep: the activations are needed by `backward`.
         """
-        hidden = x.expand(self.members, *x.shape[-2:])
+        own = x if x.dim() == 2 else x.repeat_interleave(self.members // len(x), 0)
+        hidden = own.expand(self.members, *x.shape[-2:])
         buffers = self._buffers_for(x.shape[-2], keep)
         inputs = [hidden]
         for weight, bias, out in zip(self.weights, self.biases, buffers, strict=True):

@@ -1,264 +1,192 @@
-"""Sweep: conservative IQL over expectiles, divergences and masks; one critic serves every extraction from it."""
+"""Sweep: learners over expectiles, seeds, divergences and masks; one critic serves every extraction from it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
-import torch
+import pandas as pd
 from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, field_validator
 
+from cohort import scaler as scaling
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from policy import batches, behaviour, extraction, iql, masked, train
-from policy.batches import Batch, Prepared
+from policy import base, behaviour, extraction
 from policy.behaviour import BehaviourConfig
-from policy.iql import Critic, CriticConfig
-from policy.masked import ExtractionConfig
-from policy.networks import Learned, Network
+from policy.iql import CriticConfig
 from policy.served import NetworkPolicy
-from policy.train import Curves, Session
+from policy.stack import critics, row_at
+from policy.train import Session
+
+MAIN: Literal["conservative_iql"] = "conservative_iql"
+"""The learner whose critics are trained side by side, one for each expectile and seed."""
+Swept = Literal["conservative_iql", "iql", "awac", "cql", "bcq", "bear", "dqn", "sac"]
+RULE = (
+    "For each learner: of the expectile with the least held-out loss, the setting of the largest divergence from the "
+    "clinicians that leaves min_ess effective episodes on the select split in every seed. No value estimate enters, "
+    "so that an optimistic critic cannot be chosen for its optimism; learners are not ranked here, since nothing that "
+    "is read compares them."
+)
+"""How a setting is selected, in words."""
+Progress = Callable[[int, int], None]
 
 
 class SweepConfig(Config):
     """The grid, and the rule that selects from it."""
 
+    learners: tuple[Swept, ...] = Field(default=(MAIN,), min_length=1)
+    """Whose values are extracted from; conservative_iql once for each of `taus`, others with the run's options."""
     taus: tuple[float, ...] = Field(default=(0.7, 0.9), min_length=1)
-    target_kls: tuple[float, ...] = Field(default=(0.05, 0.1, 0.2, 0.5), min_length=1)
+    """Expectiles of conservative_iql."""
+    target_kls: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5)
+    """Divergences at which each critic is extracted from, in nats."""
+    temperatures: tuple[float, ...] = ()
+    """Temperatures at which it is extracted from besides, in reward units."""
     eps: tuple[float, ...] = Field(default=(0.1,), min_length=1)
+    """Support masks, see learners.conservative_iql."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Each is a start, minibatches and a model of the clinicians of its own; held-out patients are the first's."""
     critic: CriticConfig = CriticConfig()
-    """Its `tau` is replaced by each of `taus`."""
+    """Of conservative_iql; its `tau` is replaced by each of `taus`."""
     behaviour: BehaviourConfig = BehaviourConfig()
     min_ess: float = Field(default=200.0, gt=0)
     """Effective number of select-split episodes that a selected setting must leave."""
 
+    @field_validator("taus", "target_kls", "temperatures", "eps", "seeds", "learners")
+    @classmethod
+    def _different(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("the same entry twice")
+        return value
+
+    @field_validator("taus")
+    @classmethod
+    def _inside(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < tau < 1 for tau in value):
+            raise ValueError("expectiles lie strictly between 0 and 1")
+        return value
+
+    @field_validator("target_kls", "temperatures")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(one <= 0 for one in value):
+            raise ValueError("must be above 0")
+        return value
+
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the sweep's table."""
+    """One row of the sweep's table; what a setting without a policy has not is None."""
 
-    tau: float
-    target_kl: float
+    learner: str
+    tau: float | None
+    """None of learners without an expectile."""
+    target_kl: float | None
+    """None where the temperature was given."""
+    temperature: float | None
+    """Given, in reward units; None where it was solved for the divergence."""
     eps: float
     seed: int
     held_td: float | None
     """On held-out training patients; None where nothing was held out."""
     held_expectile: float | None
-    alpha: float
-    kl_behaviour: float
+    values: str
+    """The overestimation monitor's verdict on the critic's training, of a stack on its boldest critic's."""
+    alpha: float | None = None
+    """The temperature, solved or given."""
+    kl_behaviour: float | None = None
     """Mean KL to the unmasked behaviour policy on the select split."""
-    supported_actions: float
-    ess: float
+    kl_masked: float | None = None
+    """Mean KL to the masked and renormalised one there."""
+    supported_actions: float | None = None
+    """Mean number of actions within the mask there."""
+    ess: float | None = None
     """Of the select split's episodes under the policy's importance weights."""
-    infeasible: str | None
+    infeasible: str | None = None
     """Why this setting has no policy."""
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The members of one stacked critic, so that each keeps its own best weights."""
-
-    net: Learned
-    members: slice
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Nothing of its own: the whole stack is saved once."""
-        return {}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Nothing of its own."""
-
-    def snapshot(self) -> Tensor:
-        """These members' weights, copied."""
-        return torch.cat([part[self.members].flatten() for part in self.net.net.weights + self.net.net.biases])
-
-    def revert(self, snapshot: Tensor) -> None:
-        """Put these members' weights back."""
-        at = 0
-        for part in self.net.net.weights + self.net.net.biases:
-            mine = part[self.members]
-            mine.copy_(snapshot[at : at + mine.numel()].view_as(mine))
-            at += mine.numel()
 
 
 def run(
     train_episodes: Episodes,
     select: Episodes,
     config: SweepConfig,
-    select_behaviour: Float[np.ndarray, "n a"] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    learners: Mapping[str, Config | Mapping[str, Any]] | None = None,
+    session: Session | None = None,
+    progress: Progress | None = None,
 ) -> list[Setting]:
-    """Train a stack of critics per seed, extract every setting from it, and measure each on the select split.
+    """Train every critic once, extract every setting from it, and measure each on the select split.
 
     Args:
-        select_behaviour: the evaluation's behaviour probabilities on the select split, for the effective sample size;
-            cross-fitted here where not given.
+        learners: options of learners other than conservative_iql; their defaults where not named.
+        session: a checkpoint's place and the device; its own progress is not called.
+        progress: called with (critics finished, critics in all).
+
+    Raises:
+        ConfigError: no divergence and no temperature.
     """
-    usual = (
-        behaviour.cross_fit(select, config.behaviour, config.seeds[0]) if select_behaviour is None else select_behaviour
-    )
+    if not config.target_kls and not config.temperatures:
+        raise ConfigError("sweep: target_kls and temperatures are both empty")
+    used, seeds = session or Session(), config.seeds
+    scaler = train_episodes.scaler or scaling.fit(train_episodes.state)
+    episodes = replace(train_episodes, scaler=scaler)
+    usual = behaviour.predict(episodes, select, config.behaviour, seeds[0], used.named("evaluation"))
+    clinicians = {
+        seed: behaviour.fit(episodes, config.behaviour, seed, used.named(f"behaviour-{seed}")) for seed in seeds
+    }
+    total = len(seeds) * (len(config.learners) + (len(config.taus) - 1) * (MAIN in config.learners))
     rows: list[Setting] = []
-    for done, seed in enumerate(config.seeds):
-        found = critics(train_episodes, config.critic, config.taus, seed)
-        scaled = replace(train_episodes, scaler=next(iter(found.values())).scaler)
-        clinicians = behaviour.fit(scaled, config.behaviour, seed)
-        for tau, critic in found.items():
-            for eps in config.eps:
-                for target_kl in config.target_kls:
-                    options = ExtractionConfig(eps=eps, target_kl=target_kl)
-                    rows.append(_measured(critic, clinicians, train_episodes, select, usual, tau, options, seed))
+    for done, (learner, tau, seed, critic) in enumerate(_critics(episodes, config, learners or {}, used)):
+        rows += _extracted(learner, tau, seed, critic, clinicians[seed], episodes, select, usual, config)
         if progress is not None:
-            progress(done + 1, len(config.seeds))
+            progress(done + 1, total)
     return rows
 
 
 def selected(rows: Sequence[Setting], min_ess: float) -> Setting:
-    """The written rule: of the expectile with the least held-out loss, the largest divergence still evaluable.
+    """The written rule, `RULE`, for one learner's rows.
 
     Held-out TD plus expectile loss is averaged over seeds per expectile (the loss of an expectile nearer 0.5 is not
     comparable, so it decides only where losses differ by more than a tenth, else the smallest tau is taken). Then, of
-    the settings whose ESS is at least `min_ess` in every seed, that of the largest target_kl, then the largest eps.
-    No value estimate enters, so selection cannot chase an optimistic critic.
+    the settings whose ESS is at least `min_ess` in every seed, that of the largest mean KL to the clinicians.
 
     Raises:
         InputError: no setting leaves that many effective episodes.
     """
-    usable = [row for row in rows if row.infeasible is None]
-    groups = {(row.tau, row.target_kl, row.eps) for row in usable}
-    enough = {
-        key for key in groups if min(row.ess for row in usable if (row.tau, row.target_kl, row.eps) == key) >= min_ess
-    }
+    groups: dict[tuple[Any, ...], list[Setting]] = {}
+    for row in rows:
+        groups.setdefault((row.tau, row.target_kl, row.temperature, row.eps), []).append(row)
+    whole = [group for group in groups.values() if all(row.infeasible is None for row in group)]
+    enough = [group for group in whole if min(_number(row.ess) for row in group) >= min_ess]
     if not enough:
-        best = max((row.ess for row in usable), default=0.0)
+        best = max((_number(row.ess) for group in whole for row in group), default=0.0)
         raise InputError(f"sweep: no setting leaves {min_ess:g} effective episodes; the most is {best:.0f}")
-    taus = sorted({tau for tau, *_ in enough})
-    losses = {tau: _mean_loss(usable, tau) for tau in taus}
+    losses = {group[0].tau: _mean_loss(rows, group[0].tau) for group in enough}
     least = min(losses.values())
-    tau = next(tau for tau in taus if losses[tau] <= 1.1 * least)
-    key = max((key for key in enough if key[0] == tau), key=lambda key: (key[1], key[2]))
-    return next(row for row in usable if (row.tau, row.target_kl, row.eps) == key)
+    tau = min((tau for tau in losses if losses[tau] <= 1.1 * least), key=_number)
+    chosen = [group for group in enough if group[0].tau == tau]
+    return max(chosen, key=lambda group: float(np.mean([_number(row.kl_behaviour) for row in group])))[0]
 
 
-def critics(
-    episodes: Episodes,
-    config: CriticConfig,
-    taus: Sequence[float],
-    seed: int = 0,
-    session: Session | None = None,
-) -> dict[float, NetworkPolicy]:
-    """Train one IQL critic per expectile side by side, from the same start on the same minibatches.
-
-    Raises:
-        ConfigError: an expectile outside (0, 1) or given twice.
-    """
-    if any(not 0 < tau < 1 for tau in taus) or len(set(taus)) != len(taus):
-        raise ConfigError("sweep: taus must be different numbers strictly between 0 and 1")
-    used = session or Session()
-    prepared = batches.prepare(episodes, config.holdout, config.gamma, seed, used.device)
-    with train.one_thread():
-        pair = _stacked(prepared, config, len(taus), seed)
-        column = prepared.fit.reward.new_tensor(taus).unsqueeze(1)
-        n = config.n_critics
-        slices = {f"value {k}": Slice(pair.value, slice(k, k + 1)) for k in range(len(taus))}
-        slices |= {f"q {k}": Slice(pair.q, slice(k * n, k * n + n)) for k in range(len(taus))}
-        task = train.Task(
-            {"value": pair.value, "q": pair.q, **slices},
-            lambda batch, report: _update(pair, batch, column, config, report),
-            lambda held: _held_out(pair, held, column, config),
-            {f"critic {k}": (f"value {k}", f"q {k}") for k in range(len(taus))},
-            bootstraps=tuple(f"critic {k}" for k in range(len(taus))),
-            values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
-        )
-        outcome = train.run(task, prepared, config, seed, used)
-    whole = pair.q.net.freeze()
-    return {
-        tau: NetworkPolicy(
-            learner="iql",
-            config=config.model_dump(mode="json") | {"tau": tau},
-            rule="greedy",
-            scaler=prepared.scaler,
-            features=episodes.features,
-            n_actions=episodes.n_actions,
-            critic=Network(
-                tuple(w[k * n : k * n + n] for w in whole.weights), tuple(b[k * n : k * n + n] for b in whole.biases)
-            ),
-            reward_scale=prepared.reward_scale,
-            curves=outcome.curves,
-            notes={**outcome.notes, **_best(outcome.curves, k, outcome.notes["best_at"])},
-        )
-        for k, tau in enumerate(taus)
-    }
+def selections(rows: Sequence[Setting], min_ess: float) -> dict[str, Setting | str]:
+    """Learner -> what the rule selects, or the reason why nothing."""
+    found: dict[str, Setting | str] = {}
+    for learner in dict.fromkeys(row.learner for row in rows):
+        try:
+            found[learner] = selected([row for row in rows if row.learner == learner], min_ess)
+        except InputError as error:
+            found[learner] = str(error)
+    return found
 
 
-def _stacked(prepared: Prepared, config: CriticConfig, k: int, seed: int) -> Critic:
-    """k copies of the critic that a single run with this seed starts from."""
-    one = iql.critic(prepared, config, seed)
-    d, a = prepared.fit.d, prepared.fit.n_actions
-    value = train.values("value", (d, *config.hidden, 1), k, prepared, config, seed)
-    q = train.values("critic", (d, *config.hidden, a), k * config.n_critics, prepared, config, seed)
-    for many, single in ((value, one.value), (q, one.q)):
-        for net in (many.net, many.target_net):
-            for part, start in zip(net.weights + net.biases, single.net.weights + single.net.biases, strict=True):
-                part.copy_(start.repeat(k, 1, 1))
-    return Critic(value, q)
-
-
-def _update(
-    pair: Critic, batch: Batch, tau: Float[Tensor, "k 1"], config: CriticConfig, report: bool
-) -> dict[str, float]:
-    _, u = iql.update_value(pair, batch, tau)
-    following = pair.value.net.forward(batch.next_state, keep=False)[:, :, 0]
-    q, target = iql.update_q(pair, batch, following, config)
-    if not report:
-        return {}
-    index = batch.action.expand(q.shape[0], *batch.action.shape)
-    return {"td": float((q.gather(2, index).squeeze(2) - target).square().mean()), "u": float(u.mean())}
-
-
-def _held_out(pair: Critic, held: batches.Data, tau: Float[Tensor, "k 1"], config: CriticConfig) -> dict[str, float]:
-    td, fit, _ = iql.held_out_critics(pair, held, tau, config)
-    row = {f"td {k}": value for k, value in enumerate(td)} | {f"expectile {k}": value for k, value in enumerate(fit)}
-    return row | {f"critic {k}": td[k] + fit[k] for k in range(len(tau))}
-
-
-def _best(curves: Curves, k: int, best_at: Mapping[str, int]) -> dict[str, float | None]:
-    at = best_at.get(f"critic {k}")
-    row = next((row for row in curves if row["update"] == at), {})
-    return {"held_td": row.get(f"held_td {k}"), "held_expectile": row.get(f"held_expectile {k}")}
-
-
-def _measured(
-    critic: NetworkPolicy,
-    clinicians: NetworkPolicy,
-    episodes: Episodes,
-    select: Episodes,
-    usual: Float[np.ndarray, "n a"],
-    tau: float,
-    options: ExtractionConfig,
-    seed: int,
-) -> Setting:
-    held = (critic.notes["held_td"], critic.notes["held_expectile"])
-    try:
-        policy = masked.extract(critic, clinicians, episodes.state, options, "conservative_iql")
-    except InputError as error:
-        return Setting(tau, options.target_kl, options.eps, seed, *held, np.nan, np.nan, np.nan, 0.0, str(error))
-    probs = policy.probs(select.state)
-    away = extraction.kl(probs.astype(np.float64), clinicians.probs(select.state).astype(np.float64)).mean()
-    return Setting(
-        tau,
-        options.target_kl,
-        options.eps,
-        seed,
-        *held,
-        policy.alpha,
-        float(away),
-        float(policy.support(select.state).sum(1).mean()),
-        effective_episodes(select, probs, usual),
-        None,
-    )
+def table(rows: Sequence[Setting]) -> pd.DataFrame:
+    """The rows as a table, one column for each field."""
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    texts = ["learner", "values", "infeasible"]
+    numbers = [name for name in frame.columns if name not in {*texts, "seed"}]
+    return frame.astype({**dict.fromkeys(numbers, "float64"), **dict.fromkeys(texts, "string")})
 
 
 def effective_episodes(episodes: Episodes, probs: Float[np.ndarray, "n a"], usual: Float[np.ndarray, "n a"]) -> float:
@@ -275,10 +203,75 @@ def effective_episodes(episodes: Episodes, probs: Float[np.ndarray, "n a"], usua
     return float(weight.sum() ** 2 / (weight**2).sum())
 
 
-def _mean_loss(rows: Sequence[Setting], tau: float) -> float:
-    found = [
-        row.held_td + row.held_expectile
-        for row in rows
-        if row.tau == tau and row.held_td is not None and row.held_expectile is not None
-    ]
+def _critics(
+    episodes: Episodes, config: SweepConfig, learners: Mapping[str, Config | Mapping[str, Any]], session: Session
+) -> Iterator[tuple[str, float | None, int, NetworkPolicy]]:
+    """(learner, tau, seed, what has its values)."""
+    for learner in config.learners:
+        if learner == MAIN:
+            stack = critics(episodes, config.critic, config.taus, config.seeds, session.named("stack"))
+            yield from ((learner, tau, seed, critic) for (tau, seed), critic in stack.items())
+            continue
+        for seed in config.seeds:
+            own = session.named(f"{learner}-{seed}")
+            yield learner, None, seed, base.fit(learner, episodes, learners.get(learner), seed, session=own)
+
+
+def _held(critic: NetworkPolicy) -> tuple[float | None, float | None]:
+    """Held-out TD and expectile loss of the weights that were kept."""
+    if "held_td" in critic.notes:
+        return critic.notes["held_td"], critic.notes["held_expectile"]
+    at = critic.notes["best_at"]
+    row = row_at(critic.curves, at.get("critic", at.get("td")))
+    return row.get("held_td"), row.get("held_expectile")
+
+
+def _extracted(
+    learner: str,
+    tau: float | None,
+    seed: int,
+    critic: NetworkPolicy,
+    clinicians: NetworkPolicy,
+    episodes: Episodes,
+    select: Episodes,
+    usual: Float[np.ndarray, "n a"],
+    config: SweepConfig,
+) -> list[Setting]:
+    """Every setting of one critic: its networks are asked once."""
+    known, q = clinicians.probs(episodes.state).astype(np.float64), critic.q(episodes.state)
+    here, q_here = clinicians.probs(select.state).astype(np.float64), critic.q(select.state)
+    rows, values = [], str(critic.notes["overestimation"]["verdict"])
+    wanted = [*((kl, None) for kl in config.target_kls), *((None, alpha) for alpha in config.temperatures)]
+    for eps, (target_kl, given) in product(config.eps, wanted):
+        row = Setting(learner, tau, target_kl, given, eps, seed, *_held(critic), values)
+        if values == "exploded":
+            rows.append(replace(row, infeasible="its values exploded in training"))
+            continue
+        try:
+            alpha = given if target_kl is None else extraction.solve_alpha(known, q, eps, target_kl)
+        except InputError as error:
+            rows.append(replace(row, infeasible=str(error)))
+            continue
+        assert alpha is not None
+        probs = extraction.tilt(here, q_here, eps, alpha)
+        within = extraction.mask(here, eps)
+        rows.append(
+            replace(
+                row,
+                alpha=float(alpha),
+                kl_behaviour=float(extraction.kl(probs.astype(np.float64), here).mean()),
+                kl_masked=float(extraction.kl(probs.astype(np.float64), extraction.renormalised(here, eps)).mean()),
+                supported_actions=float(within.sum(1).mean()),
+                ess=effective_episodes(select, probs, usual),
+            )
+        )
+    return rows
+
+
+def _mean_loss(rows: Sequence[Setting], tau: float | None) -> float:
+    found = [_number(row.held_td) + _number(row.held_expectile) for row in rows if row.tau == tau and row.held_td]
     return float(np.mean(found)) if found else 0.0
+
+
+def _number(value: float | None) -> float:
+    return 0.0 if value is None else value
