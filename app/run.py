@@ -148,11 +148,12 @@ def simulate_stage(request: Request) -> Stage:
     config, seed = request.config.hospital, request.config.seed
     if config is None:
         raise ConfigError("hospital: this configuration simulates none; name the hospital's tables with --source DIR")
-    settings = config.model_dump(mode="json")
+    settings, workers = config.model_dump(mode="json"), request.config.source.workers
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
         with artifact.writing(request.out / TRUTH, TRUTH, settings, seed=seed, overwrite=True) as truth:
-            draft.rows.update(hospital.simulate(draft.path, truth.path, config, seed, advance))
+            rows = hospital.simulate(draft.path, truth.path, config, seed, advance, workers, draft.work)
+            draft.rows.update(rows)
 
     return Stage(TABLES, TABLES, settings, {}, seed, make, beside=(TRUTH,))
 
@@ -198,8 +199,7 @@ def evaluate_stage(request: Request) -> Stage:
     config, policies = request.config, _policies(request)
 
     def make(draft: artifact.Draft, _advance: Advance) -> None:
-        document = evaluation.run(request.out / COHORT, policies, config.evaluation, config.seed)
-        artifact.write_json(draft.path / EVALUATION_FILE, document)
+        evaluation.write(draft.path, request.out / COHORT, policies, config.evaluation, config.seed)
         draft.rows["policies"] = len(policies)
 
     settings = config.evaluation.model_dump(mode="json")

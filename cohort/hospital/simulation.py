@@ -1,14 +1,18 @@
 """Simulation: the hourly loop over a shard of stays, and the writing of a whole simulated hospital."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 
+from cohort import pieces
 from cohort.actions import bin_of
 from cohort.config import Config
 from cohort.errors import ConfigError
@@ -19,6 +23,8 @@ from cohort.hospital.clinicians import WINDOW_HOURS, Reading
 from cohort.hospital.physiology import Arrays, Latent, Signs, Traits
 from cohort.hospital.population import Outcomes, Population
 from cohort.hospital.writer import Writer
+from cohort.pieces import Pieces
+from cohort.workers import each
 
 SHIFT_HOURS = 12
 MAX_HOURS = 28 * 24
@@ -197,36 +203,81 @@ def simulate(
     config: HospitalConfig,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+    work: Path | None = None,
 ) -> dict[str, int]:
     """Write a hospital in MIMIC-IV layout under `tables_out` and its truth under `truth_out`; returns rows per table.
 
     Args:
+        tables_out, truth_out: directories to make.
+        config: the hospital.
+        seed: all its randomness.
         progress: called with (stays done, stays in all).
+        workers: processes over the shards; they change nothing in the result.
+        work: where finished shards outlive this process if it is killed, and are found by the next.
 
     Raises:
         ConfigError: the truth would lie where a stage that reads the tables could find it.
     """
     if truth_out.resolve().is_relative_to(tables_out.resolve()):
         raise ConfigError(f"{truth_out}: the truth may not lie below the tables' directory {tables_out}")
-    rows: dict[str, int] = {}
-    done = 0
-    with Writer(tables_out, config.format) as writer, truth.Writer(truth_out) as keeper:
-        for shard in shards(config.n_stays, seed, config):
-            log = DecisionLog()
-            end = course(shard, log, charted_hours=MAX_HOURS)
-            people = with_history(shard, end).population
-            outcomes = population.die_once(people, end.outcomes)
-            assert end.record is not None
-            charted = charted_rows(end.record, outcomes.out_hour)
-            tables = layout.tables(charted, people, outcomes, shard.number)
+    rows: Counter[str] = Counter()
+    numbers = range(-(-config.n_stays // config.shard_stays))
+    with (
+        pieces.kept_in(work, tables_out) as kept,
+        Writer(tables_out, config.format) as writer,
+        truth.Writer(truth_out) as keeper,
+    ):
+        missing = [number for number in numbers if not kept.has(_piece(number))]
+        made = each(partial(_make_shard, kept, config, seed), missing, workers)
+        for number in numbers:
+            if number in missing:
+                next(made)
+            tables, known = (_read_tables(kept.path(_piece(number)) / part) for part in ("tables", "truth"))
             writer.write(tables)
-            keeper.write(people, shard.traits, outcomes, log.decisions(), layout.fault_table(charted, people))
-            for name, table in tables.items():
-                rows[name] = rows.get(name, 0) + table.num_rows
-            done += shard.n
+            keeper.write(known)
+            rows.update({name: table.num_rows for name, table in tables.items()})
             if progress is not None:
-                progress(done, config.n_stays)
-    return rows
+                progress(min((number + 1) * config.shard_stays, config.n_stays), config.n_stays)
+    return dict(rows)
+
+
+def _make_shard(kept: Pieces, config: HospitalConfig, seed: int, number: int) -> None:
+    """Simulate one shard and keep its tables, and its truth beside them, as a piece."""
+    first = number * config.shard_stays
+    shard = admit(min(config.shard_stays, config.n_stays - first), first, number, seed, config)
+    log = DecisionLog()
+    end = course(shard, log, charted_hours=MAX_HOURS)
+    people = with_history(shard, end).population
+    outcomes = population.die_once(people, end.outcomes)
+    assert end.record is not None
+    charted = charted_rows(end.record, outcomes.out_hour)
+    tables = layout.tables(charted, people, outcomes, shard.number)
+    faults = layout.fault_table(charted, people)
+    with kept.making(_piece(number)) as piece:
+        _write_tables(tables, piece.path / "tables")
+        _write_tables(truth.tables(people, shard.traits, outcomes, log.decisions(), faults), piece.path / "truth")
+
+
+def _piece(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def _write_tables(tables: Mapping[str, pa.Table], folder: Path) -> None:
+    """Tables by name, as they are: their chunks and codes decide the bytes of the files they end in."""
+    for name, table in tables.items():
+        path = folder / f"{name}.arrow"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_stream(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            writer.write_table(table)
+
+
+def _read_tables(folder: Path) -> dict[str, pa.Table]:
+    tables = {}
+    for path in sorted(folder.rglob("*.arrow")):
+        with pa.ipc.open_stream(path.read_bytes()) as reader:
+            tables[str(path.relative_to(folder).with_suffix(""))] = reader.read_all()
+    return tables
 
 
 def charted_rows(record: Record, out_hour: Float[np.ndarray, "n"]) -> layout.Rows:

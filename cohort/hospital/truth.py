@@ -1,6 +1,6 @@
 """Truth: what only the simulated hospital knows, kept where no pipeline stage reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -61,6 +61,13 @@ def equivalents() -> dict[str, float]:
     return dict(concepts.load().norepinephrine_equivalent)
 
 
+def tables(
+    population: Population, traits: Traits, outcomes: Outcomes, decisions: Decisions, faults: pa.Table
+) -> dict[str, pa.Table]:
+    """The truth of a shard as it is written."""
+    return {"stays": _stays(population, traits, outcomes), "decisions": decision_table(decisions), "faults": faults}
+
+
 class Writer:
     """Writes the truth of shard after shard: stays.parquet, decisions.parquet, faults.parquet."""
 
@@ -76,13 +83,10 @@ class Writer:
         for writer in self._open.values():
             writer.close()
 
-    def write(
-        self, population: Population, traits: Traits, outcomes: Outcomes, decisions: Decisions, faults: pa.Table
-    ) -> None:
-        """Append a shard."""
-        self._append("stays", _stays(population, traits, outcomes))
-        self._append("decisions", decision_table(decisions))
-        self._append("faults", faults)
+    def write(self, shard: Mapping[str, pa.Table]) -> None:
+        """Append a shard's tables."""
+        for name, rows in shard.items():
+            self._append(name, rows)
 
     def _append(self, name: str, table: pa.Table) -> None:
         if name not in self._open:
