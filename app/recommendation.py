@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float
 import policy.store
 from app import bedside
 from app.bedside import Asked
-from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
+from app.run import BEHAVIOUR, COHORT, OPE, POLICY, TRAINING_SPLIT
 from cohort import artifact, build
 from cohort.errors import ArtifactError, InputError
+from ope import evaluation
 from ope.gates import REFUSED
 from policy import recommend
 from policy.recommend import Recommendation
@@ -135,9 +136,7 @@ def main_policy(run: Path) -> str:
 
 
 def _evaluation(run: Path) -> dict[str, Any]:
-    artifact.verify(run / OPE)
-    document: dict[str, Any] = artifact.read_json(run / OPE / EVALUATION_FILE)
-    return document
+    return evaluation.read(run / OPE)
 
 
 def read_states(path: Path) -> pd.DataFrame:

@@ -30,7 +30,8 @@ from policy import behaviour
 from policy.base import LEARNERS
 from policy.behaviour import BehaviourConfig
 from policy.served import NetworkPolicy
-from policy.train import CheckpointError, Session
+from policy.sweep import SweepConfig
+from policy.train import CheckpointError, Session, require_device
 
 TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, OPE, REPORT = (
     "tables", "truth", "cohort", "behaviour", "policy", "ope", "report",
@@ -67,6 +68,8 @@ class RunConfig(Config):
     """Learner -> its own Config."""
     behaviour: BehaviourConfig = BehaviourConfig()
     """The model of what clinicians do in a state, beside which a recommendation is shown."""
+    sweep: SweepConfig = SweepConfig()
+    """What `suture sweep` tries; `suture run` does not read it."""
     evaluation: EvaluationConfig
 
     @field_validator("learners", mode="before")
@@ -85,6 +88,8 @@ class Request:
     out: Path
     source: Path | None = None
     existing: Existing = Existing.REFUSE
+    device: str = "cpu"
+    """What networks are trained on; results are the same up to rounding, so it is no part of the configuration."""
 
 
 def load_config(path: Path) -> RunConfig:
@@ -126,6 +131,18 @@ def alone(request: Request, chosen: Sequence[Stage]) -> RunDirectory:
         if any(perform_all(chosen, directory, request.existing, request.config.source.workers)):
             directory.update(name=request.config.name, seed=request.config.seed, finished=False)
     return directory
+
+
+def train(request: Request, names: Sequence[str] | None = None) -> None:
+    """The behaviour model and every learner, or only the learners named; what was made is copied to MLflow."""
+    chosen = train_stages(request, names)
+    with opened(request.out) as directory:
+        made = perform_all(chosen, directory, request.existing, request.config.source.workers)
+        new = [stage.name for stage, was_made in zip(chosen, made, strict=True) if was_made]
+        if new:
+            directory.update(name=request.config.name, seed=request.config.seed, finished=False)
+            with log.console.status("copying to MLflow"):
+                tracking.record(request.out, request.config.name, new)
 
 
 def stages(request: Request) -> list[list[Stage]]:
@@ -185,8 +202,9 @@ def train_stages(request: Request, names: Sequence[str] | None = None) -> list[S
     """The behaviour model and every learner, or only the learners named.
 
     Raises:
-        ConfigError: a name is not among the configuration's learners.
+        ConfigError: a name is not among the configuration's learners, or the device is not here.
     """
+    require_device(request.device)
     for name in names or ():
         if name not in request.config.learners:
             raise ConfigError(f"learner {name!r} is not in the configuration: {', '.join(request.config.learners)}")
@@ -236,15 +254,15 @@ def _train_stage(request: Request, name: str) -> Stage:
 def _policy_stage(request: Request, name: str, kind: str, settings: Mapping[str, Any], train: Train) -> Stage:
     """A stage that can be made in a process of its own."""
     source = request.out / COHORT
-    make = partial(_train, source, train)
+    make = partial(_train, source, train, request.device)
     return Stage(name, kind, settings, {COHORT: source}, request.config.seed, make)
 
 
-def _train(source: Path, train: Train, draft: artifact.Draft, advance: Advance) -> None:
+def _train(source: Path, train: Train, device: str, draft: artifact.Draft, advance: Advance) -> None:
     """Train on the training patients; a checkpoint in the draft's work folder is where a killed attempt goes on."""
     episodes = build.episodes(source, TRAINING_SPLIT)
     checkpoint = None if draft.work is None else draft.work / CHECKPOINT_FILE
-    session = Session(progress=lambda done, total, _losses: advance(done, total), checkpoint=checkpoint)
+    session = Session(lambda done, total, _losses: advance(done, total), checkpoint, device)
     try:
         trained = train(episodes, session=session)
     except CheckpointError as error:

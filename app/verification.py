@@ -8,7 +8,10 @@ from typing import Any
 from app.run_directory import LOCK, RECORD, STORE, folders, loose, name_of
 from cohort import artifact
 from cohort.errors import ArtifactError
+from ope import evaluation
 
+EVALUATION = "evaluation"
+"""The kind of directory whose thresholds are checked too."""
 TABLES = "tables"
 """A hospital's own tables stay where they are: only a simulated hospital's are beside the stages."""
 SIGNATURE = "signature.json"
@@ -38,7 +41,8 @@ def check(run: Path) -> list[Checked]:
 
     Raises:
         ArtifactError: there is no run, a file differs from its manifest, a manifest from its own hash or from the one
-            in the run's record, or a stage was made from something else.
+            in the run's record, a stage was made from something else, or an evaluation is not of the thresholds that
+            were written before it.
     """
     record = read_record(run)
     folders = _stages(run, record)
@@ -48,6 +52,8 @@ def check(run: Path) -> list[Checked]:
     digests = {name: artifact.digest(run / name) for name in manifests}
     for name, manifest in manifests.items():
         _require_inputs(run, name, manifest["inputs"], digests)
+        if manifest["kind"] == EVALUATION:
+            evaluation.read(run / name)
     for name, recorded in record.get("manifests", {}).items():
         if artifact.hash_file(run / name / artifact.MANIFEST) != recorded:
             raise ArtifactError(f"{run / name / artifact.MANIFEST}: not the one that {RECORD} lists: written since")

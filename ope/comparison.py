@@ -36,6 +36,8 @@ class Clinical:
     strata: Mapping[str, Float[np.ndarray, "n"]]
     doses: Grid
     step_hours: float
+    unit: np.ndarray
+    """The care unit that each decision's stay began in."""
 
 
 @dataclass(frozen=True)

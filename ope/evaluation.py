@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32
 import policy.store
 from cohort import artifact, build, dictionary, trajectories
 from cohort.episodes import Episodes
-from cohort.errors import ConfigError, InputError
+from cohort.errors import ArtifactError, ConfigError, InputError
 from ope import assessment, divergence, hazards, interval, overlap, self_test, twin
 from ope import gates as gating
 from ope.assessment import CLINICIANS, EvaluationConfig, Finding, Setting
@@ -28,7 +28,9 @@ from policy import behaviour as behaviour_model
 
 __all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
 
-VERSION = 1
+FILE = "evaluation.json"
+VERSION = 2
+"""Of the document; raised with every change of what a reader may rely on."""
 BASELINE = "bc"
 PREFERRED = "conservative_iql"
 CONTROLS = ("random", "zero_drug", "maximum_dose")
@@ -57,7 +59,6 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
         ConfigError: no policies, or `main` is not among them.
         ArtifactError: a directory is missing or damaged.
     """
-    thresholds = {"config": config.gates.model_dump(mode="json"), "sha256": gating.digest(config.gates)}
     if not policies:
         raise ConfigError("evaluation: no policy to evaluate")
     main = _main(config, policies)
@@ -80,7 +81,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             "version": VERSION,
             "seed": seed,
             "config": config.model_dump(mode="json"),
-            "gates": thresholds,
+            "gates": gating.record(config.gates),
             "cohort": {
                 "digest": artifact.digest(cohort_dir),
                 "split": "evaluate",
@@ -93,6 +94,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
                 "gate": setting.calibration,
                 "by_action": overlap.calibration_error(setting.behaviour, episodes.action).tolist(),
                 "by_drug": setting.by_drug,
+                "by_subgroup": _by_subgroup(setting),
                 "floor": config.behaviour.floor,
             },
             "clinicians": {"estimate": assessment.judged(clinicians, {}, setting)[0]},
@@ -102,6 +104,35 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             "verdict": {"policy": main, **{key: entries[main][key] for key in ("verdict", "binding")}},
         }
     )
+    return document
+
+
+def write(
+    draft: Path, cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig, seed: int
+) -> dict[str, Any]:
+    """`run`, in a stage's draft: gates.json before any policy is looked at, evaluation.json in the end.
+
+    Raises:
+        SutureError: as `run`.
+    """
+    gating.write(draft, config.gates)
+    document = run(cohort_dir, policies, config, seed)
+    artifact.write_json(draft / FILE, document)
+    return document
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """A finished evaluation's document.
+
+    Raises:
+        ArtifactError: a file is missing or was changed, it is of another version of the document, or its thresholds
+            are not those that were written before it.
+    """
+    artifact.verify(directory)
+    document: dict[str, Any] = artifact.read_json(directory / FILE)
+    if document.get("version") != VERSION:
+        raise ArtifactError(f"{directory / FILE}: not of version {VERSION}, which this Suture reads; evaluate again")
+    gating.require_written(directory, document["gates"])
     return document
 
 
@@ -146,10 +177,12 @@ def _setting(
 def _clinical(cohort_dir: Path) -> Clinical:
     """The evaluated decisions' clinical columns, in the order of the episodes' rows."""
     strata = [name for feature in divergence.STRATA for name in (feature, f"{feature}_imputed")]
-    names = sorted({*hazards.COLUMNS, *strata})
+    names = sorted({*hazards.COLUMNS, *strata, "stay_id"})
     table = trajectories.read(cohort_dir, names, "evaluate")
     columns = {name: table[name].to_numpy() for name in names}
     fitted = dictionary.load(artifact.verified(cohort_dir, "dictionary.json"))
+    stays = build.stays_of(cohort_dir, "evaluate")
+    began_in = stays["care_unit"].fillna("unknown").to_numpy()[np.searchsorted(stays["stay_id"], columns["stay_id"])]
     return Clinical(
         hazards.of_table(columns),
         {
@@ -158,7 +191,16 @@ def _clinical(cohort_dir: Path) -> Clinical:
         },
         divergence.grid(fitted),
         fitted.step_hours,
+        began_in.astype(str),
     )
+
+
+def _by_subgroup(setting: Setting) -> list[overlap.Subgroup]:
+    """Calibration by age, sex, severity and care unit; age and sex are known of everybody."""
+    episodes, clinical = setting.episodes, setting.clinical
+    groups = [*divergence.by_edges(clinical.strata), *divergence.by_name("care_unit", clinical.unit)]
+    of_row, smallest = episodes.patient[episodes.episode], setting.config.comparison.smallest_cell
+    return overlap.by_subgroup(setting.behaviour, episodes.action, of_row, clinical.doses.shape, groups, smallest)
 
 
 def _everyone(cohort_dir: Path, evaluated: Episodes) -> Episodes:

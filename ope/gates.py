@@ -4,16 +4,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from cohort import artifact
 from cohort.config import Config
 from cohort.errors import ArtifactError
 from ope.interval import Interval
 from ope.overlap import Overlap
 
 Verdict = Literal["refused", "insufficient evidence", "eligible for silent (shadow) evaluation"]
+FILE = "gates.json"
 REFUSED: Verdict = "refused"
 INSUFFICIENT: Verdict = "insufficient evidence"
 ELIGIBLE: Verdict = "eligible for silent (shadow) evaluation"
@@ -67,6 +70,29 @@ class Gate:
 def digest(config: GateConfig) -> str:
     """SHA-256 of the thresholds, in hexadecimal."""
     return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def write(directory: Path, config: GateConfig) -> None:
+    """Put the thresholds on disk with their hash, before anything is judged by them."""
+    artifact.write_json(directory / FILE, record(config))
+
+
+def record(config: GateConfig) -> dict[str, Any]:
+    """The thresholds and their hash, as gates.json and every evaluation hold them."""
+    return {"config": config.model_dump(mode="json"), "sha256": digest(config)}
+
+
+def require_written(directory: Path, recorded: Mapping[str, Any]) -> None:
+    """Check that an evaluation's `gates` entry is what gates.json says beside it, and that neither was edited.
+
+    Raises:
+        ArtifactError: they were, or there is no gates.json.
+    """
+    require_unchanged(recorded)
+    written = artifact.read_json(directory / FILE)
+    require_unchanged(written)
+    if written != recorded:
+        raise ArtifactError(f"{directory / FILE}: not the thresholds that the evaluation was made with (hash differs)")
 
 
 def require_unchanged(recorded: Mapping[str, Any], config: GateConfig | None = None) -> None:

@@ -1,11 +1,13 @@
 """Overlap: how much of the evidence about a target policy the clinicians' data hold."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from cohort.errors import InputError
+from ope.divergence import Group
 from ope.importance import divide
 from ope.trajectories import Trajectories
 
@@ -112,6 +114,46 @@ def by_drug(
             for b in range(marginal.shape[1])
         ]  # fmt: skip
     return out
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """How well the behaviour model is calibrated among some decisions."""
+
+    feature: str
+    low: float | None
+    high: float | None
+    """Values in [low, high); None where the feature has names instead."""
+    label: str | None
+    patients: int
+    decisions: int
+    by_drug: Mapping[str, list[dict[str, float | None]]] | None
+    """As `by_drug`; None where too few patients are in it, and nulls for bins that too few decisions have."""
+
+
+def by_subgroup(
+    behaviour: Float[np.ndarray, "n a"],
+    action: Int[np.ndarray, "n"],
+    patient: Int[np.ndarray, "n"],
+    shape: tuple[int, int],
+    groups: Iterable[Group],
+    smallest: int,
+) -> list[Subgroup]:
+    """Calibration within each group of decisions; cells of fewer than `smallest` are empty."""
+    found = []
+    for group in groups:
+        rows = group.rows
+        patients, bins = len(np.unique(patient[rows])), None
+        if patients >= smallest:
+            told = by_drug(behaviour[rows], action[rows], shape)
+            bins = {drug: [_large(one, smallest) for one in each] for drug, each in told.items()}
+        bounds = (group.low, group.high) if group.label is None else (None, None)
+        found.append(Subgroup(group.feature, *bounds, group.label, patients, int(rows.sum()), bins))
+    return found
+
+
+def _large(one: Mapping[str, float], smallest: int) -> dict[str, float | None]:
+    return {key: value if key == "bin" or one["count"] >= smallest else None for key, value in one.items()}
 
 
 def _largest(weight: np.ndarray, place: np.ndarray, n_patients: int, total: float) -> float:

@@ -1,5 +1,6 @@
 """A small run directory made by the real stages from canonical tables that are drawn at random, in a few seconds."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ def with_evaluation(run: Path, out: Path, edit: Mapping[str, object]) -> Path:
     for name in (COHORT, BEHAVIOUR, POLICY, RECORD):
         (out / name).symlink_to(run / name)
     with artifact.writing(out / OPE, "evaluation", {}, seed=0) as draft:
+        shutil.copy(run / OPE / "gates.json", draft.path)
         artifact.write_json(draft.path / "evaluation.json", document)
     return out
 
@@ -86,7 +88,7 @@ def evaluated(out: Path, gates: GateConfig, seed: int = 0) -> None:
     inputs = {COHORT: out / COHORT, **{f"{POLICY}/{name}": path for name, path in policies.items()}}
     settings = config.model_dump(mode="json")
     with artifact.writing(out / OPE, "evaluation", settings, inputs, seed, overwrite=True) as draft:
-        artifact.write_json(draft.path / "evaluation.json", evaluation.run(out / COHORT, policies, config, seed))
+        evaluation.write(draft.path, out / COHORT, policies, config, seed)
 
 
 def cohort(out: Path, n_stays: int, seed: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from ope import divergence
 from ope.divergence import MEASURES, STRATA, Grid
@@ -70,3 +71,32 @@ def test_small_cells_are_suppressed_and_unmeasured_values_are_in_none() -> None:
     assert (cells["lactate", 2].patients, cells["lactate", 2].means) == (1, None)
     assert sum(c.decisions for c in cells.values() if c.feature == "lactate") == 4
     assert sum(c.decisions for c in cells.values() if c.feature == "map") == 6
+
+
+def linear_programme(a: np.ndarray, b: np.ndarray, shape: tuple[int, int]) -> float:
+    """The same distance as a plan of what goes where: as many unknowns as pairs of cells."""
+    row, column = np.divmod(np.arange(a.size), shape[1])
+    cost = np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
+    leaves, arrives = np.kron(np.eye(a.size), np.ones(a.size)), np.kron(np.ones(a.size), np.eye(a.size))
+    return float(linprog(cost.ravel(), A_eq=np.vstack([leaves, arrives]), b_eq=np.r_[a.ravel(), b.ravel()]).fun)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 4), (4, 2), (1, 3)])
+def test_the_distance_on_the_grid_is_that_of_linear_programming(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.dirichlet(np.full(shape[0] * shape[1], 0.3), (2, 8)).reshape(2, 8, *shape)
+    exact = [linear_programme(*pair, shape) for pair in zip(a, b, strict=True)]
+    assert divergence.transport(a - b) == pytest.approx(exact, abs=2e-6)
+
+
+def test_the_distance_on_the_grid_sees_what_the_drugs_alone_do_not() -> None:
+    """Half with both drugs and half with neither, against half with each: every drug's doses are the same, and half of
+    the probability must move by one bin."""
+    both, each = np.array([[[0.5, 0.0], [0.0, 0.5]]]), np.array([[[0.0, 0.5], [0.5, 0.0]]])
+    assert divergence.transport(both - each).tolist() == [1.0]
+    gap = both - each
+    assert (np.abs(gap.sum(axis=1)).max(), np.abs(gap.sum(axis=2)).max()) == (0, 0)
+
+
+def test_a_grid_too_large_for_the_distance_has_none() -> None:
+    assert np.isnan(divergence.transport(np.zeros((2, 7, 7)))).all()

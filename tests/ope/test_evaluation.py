@@ -92,6 +92,40 @@ def test_the_thresholds_are_recorded_with_their_hash(document: dict[str, Any]) -
     assert all(check["passed"] for check in document["self_test"])
 
 
+def test_an_evaluation_is_read_by_the_thresholds_that_were_written_before_it(
+    cohort_dir: Path, policies: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gates.json is there before a policy is looked at, and an edit of either file is refused, whole hashes or not."""
+
+    def remade(name: str, **edit: object) -> Path:
+        with artifact.writing(tmp_path / name, "evaluation", {}) as draft:
+            gates.write(draft.path, GateConfig())
+            document = {"version": evaluation.VERSION, "gates": gates.record(GateConfig()), **edit}
+            artifact.write_json(draft.path / evaluation.FILE, document)
+        return tmp_path / name
+
+    assert evaluation.read(remade("whole"))["version"] == evaluation.VERSION
+    with pytest.raises(ArtifactError, match="not of version"):
+        evaluation.read(remade("old", version=1))
+    with pytest.raises(ArtifactError, match="not the thresholds that the evaluation was made with"):
+        evaluation.read(remade("wide", gates=gates.record(GateConfig(min_ess=1))))
+    edited = remade("edited") / gates.FILE
+    edited.write_text(edited.read_text() + " ")
+    with pytest.raises(ArtifactError, match=r"gates\.json: its hash differs"):
+        evaluation.read(edited.parent)
+    monkeypatch.setattr(evaluation, "run", lambda *_: {"thresholds": (tmp_path / gates.FILE).is_file()})
+    assert evaluation.write(tmp_path, cohort_dir, policies, EvaluationConfig(**QUICK), 0) == {"thresholds": True}
+
+
+def test_the_clinicians_model_is_judged_in_every_subgroup(document: dict[str, Any]) -> None:
+    found = document["behaviour"]["by_subgroup"]
+    assert {one["feature"] for one in found} == {"sofa", "lactate", "map", "age_years", "sex_male", "care_unit"}
+    assert all((one["by_drug"] is None) == (one["patients"] < 10) for one in found)
+    units = [one for one in found if one["feature"] == "care_unit"]
+    assert sum(one["decisions"] for one in units) == document["cohort"]["decisions"]
+    assert all(one["label"] and one["low"] is None for one in units)
+
+
 def test_a_failed_self_test_refuses_every_policy(
     cohort_dir: Path, policies: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Gates: each threshold, the order of verdicts, and that they cannot be edited unseen."""
 
+from pathlib import Path
+
 import pytest
 
 from cohort.config import parse
@@ -85,3 +87,18 @@ def test_a_misspelt_or_impossible_threshold_is_refused() -> None:
         parse({"min_es": 10}, GateConfig, "gates")
     with pytest.raises(ConfigError, match="max_weight_share"):
         parse({"max_weight_share": 2}, GateConfig, "gates")
+
+
+def test_thresholds_on_disk_are_held_against_the_evaluations(tmp_path: Path) -> None:
+    gates.write(tmp_path, GateConfig())
+    recorded = gates.record(GateConfig())
+    gates.require_written(tmp_path, recorded)
+    with pytest.raises(ArtifactError, match=r"gates\.json: not the thresholds that the evaluation was made with"):
+        gates.require_written(tmp_path, gates.record(GateConfig(min_ess=10)))
+    file = tmp_path / gates.FILE
+    file.write_text(file.read_text().replace('"min_patients": 200', '"min_patients": 2'))
+    with pytest.raises(ArtifactError, match="edited after the evaluation"):
+        gates.require_written(tmp_path, recorded)
+    file.unlink()
+    with pytest.raises(ArtifactError, match=r"gates\.json"):
+        gates.require_written(tmp_path, recorded)

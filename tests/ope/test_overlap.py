@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cohort.errors import InputError
-from ope import overlap
+from ope import divergence, overlap
 from ope.trajectories import pad
 from tests.ope.worlds import hand, random_log
 
@@ -74,3 +74,31 @@ def test_calibration_by_drug_adds_the_other_drug_up() -> None:
     assert max(one["error"] for bins in found.values() for one in bins) < 1e-9
     wrong = overlap.by_drug(behaviour, np.zeros(1000, int), (2, 2))
     assert wrong["fluid"][0]["error"] == pytest.approx(0.7)
+
+
+def test_a_subgroup_shows_a_model_that_is_right_on_average_and_wrong_in_it() -> None:
+    """Two units: the model says a half of both doses everywhere; one unit always gives the first, the other never."""
+    action, unit = np.repeat([0, 1], 40), np.repeat(["A", "B"], 40)
+    groups = list(divergence.by_name("care_unit", unit))
+    found = overlap.by_subgroup(np.full((80, 2), 0.5, np.float32), action, np.arange(80), (2, 1), groups, 10)
+    assert [(one.label, one.patients, one.decisions) for one in found] == [("A", 40, 40), ("B", 40, 40)]
+    first = found[0].by_drug["fluid"][0]
+    assert (first["predicted"], first["observed"], first["error"]) == (0.5, 1.0, 0.5)
+    pooled = overlap.by_drug(np.full((80, 2), 0.5, np.float32), action, (2, 1))
+    assert pooled["fluid"][0]["error"] == 0
+
+
+def test_few_patients_and_few_doses_of_a_subgroup_are_not_shown() -> None:
+    unit, action = np.repeat(["few", "many"], [9, 31]), np.r_[np.zeros(9, int), np.zeros(25, int), np.ones(6, int)]
+    groups = list(divergence.by_name("care_unit", unit))
+    few, many = overlap.by_subgroup(np.full((40, 2), 0.5, np.float32), action, np.arange(40), (2, 1), groups, 10)
+    assert (few.patients, few.by_drug) == (9, None)
+    assert many.by_drug["fluid"][0]["count"] == 25
+    assert many.by_drug["fluid"][1] == {"bin": 1, "count": None, "predicted": None, "observed": None, "error": None}
+
+
+def test_groups_are_half_open_and_leave_out_what_was_not_measured() -> None:
+    features = {name: np.array([np.nan]) for name in divergence.STRATA} | {"map": np.array([64.9, 65.0, np.nan])}
+    rows = {group.low: group.rows.tolist() for group in divergence.by_edges(features) if group.feature == "map"}
+    assert rows[-np.inf] == [True, False, False]
+    assert rows[65] == [False, True, False]
