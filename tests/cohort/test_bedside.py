@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cohort import artifact, bedside, build, dictionary, scaler, tables, trajectories
+from cohort.actions import ActionConfig
 from cohort.build import CohortConfig
 from cohort.dictionary import Dictionary
 from cohort.errors import InputError
@@ -29,10 +30,10 @@ def known_by(shard: Tables, stay_id: int, time: pd.Timestamp) -> Tables:
     return Tables(stays, *seen)
 
 
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_state_at_the_bedside_is_the_row_of_the_batch(tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize(("step", "doses"), [(1, False), (4, True)])
+def test_a_state_at_the_bedside_is_the_row_of_the_batch(tmp_path: Path, step: int, doses: bool) -> None:
     shard = tiny.random_tables(11, n_stays=10, rows=200)
-    config = CohortConfig.model_validate({"grid": {"step_hours": step}})
+    config = CohortConfig.model_validate({"grid": {"step_hours": step}, "actions": {"in_state": doses}})
     tables.write(shard, tmp_path / "canonical" / "shard-00000")
     with artifact.writing(tmp_path / "cohort", "cohort", {}) as draft:
         build.build(tmp_path / "canonical", draft.path, config, seed=0)
@@ -41,9 +42,11 @@ def test_a_state_at_the_bedside_is_the_row_of_the_batch(tmp_path: Path, step: in
     zero = frame.groupby("stay_id")["time"].transform("min")
     for _, row in frame.sample(12, random_state=0).iterrows():
         then = known_by(shard, row["stay_id"], row["time"])
-        made = bedside.state(then, np.datetime64(zero[row.name]), int(row["hours_since_start"]), config.grid, fitted)
-        assert made.value.tobytes() == row[list(FEATURES)].to_numpy(np.float32).tobytes()
-        assert (made.imputed == row[[f"{name}_imputed" for name in FEATURES]].to_numpy(bool)).all()
+        hour = int(row["hours_since_start"])
+        made = bedside.state(then, np.datetime64(zero[row.name]), hour, config.grid, fitted, config.actions)
+        assert made.value.tobytes() == row[list(fitted.features)].to_numpy(np.float32).tobytes()
+        assert not made.imputed[len(FEATURES) :].any()
+        assert (made.imputed[: len(FEATURES)] == row[[f"{name}_imputed" for name in FEATURES]].to_numpy(bool)).all()
         ages = row[[f"{name}_age_h" for name in MEASURED]].to_numpy(np.float32)
         np.testing.assert_array_equal(made.age_h.astype(np.float32), ages)
         assert made.sofa_missing == row["sofa_missing"]
@@ -54,3 +57,9 @@ def test_several_stays_at_one_bed_are_refused() -> None:
     shard = tiny.random_tables(0, n_stays=2, rows=5)
     with pytest.raises(InputError, match="2 rows, expected one stay"):
         bedside.state(shard, np.datetime64("2150-01-01"), 4, CohortConfig().grid, FITTED)
+
+
+def test_a_bedside_that_makes_other_features_than_were_fitted_is_refused() -> None:
+    shard = tiny.random_tables(0, n_stays=1, rows=5)
+    with pytest.raises(InputError, match="48 features, the bedside's are 50"):
+        bedside.state(shard, np.datetime64("2150-01-01"), 4, CohortConfig().grid, FITTED, ActionConfig(in_state=True))
