@@ -3,7 +3,7 @@
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def _canonical(run: Path, source: Path, folder: Path, at: datetime | None) -> tu
         found = files.read(source, import_module(SOURCES[config.kind]).TABLES)
         renamed = config.review.model_copy(update={"dataset": review.fingerprint(found)})
         config = config.model_copy(update={"review": renamed})
-    until = None if at is None else np.datetime64(at, "us")
+    until = None if at is None else np.datetime64(at + timedelta(hours=1), "us")  # what has no end yet outlasts `at`
     return folder, sources.ingest(source, folder, config, until=until)
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from app.summary import wide
 from cohort.errors import ArtifactError
 from cohort.sources import SourceConfig, doctor
-from cohort.sources.doses import DRUGS
+from cohort.sources.doses import RATED
 from cohort.sources.review import Finding, Review
 
 
@@ -58,7 +58,7 @@ def show(found: Review, path: Path, console: Console | None = None) -> None:
 def _proposal(finding: Finding) -> str:
     if finding.proposal is None:
         return "none"
-    if finding.concept in DRUGS:
+    if finding.concept in RATED:
         return f"read as {finding.proposal.like}"
     shift = f" {finding.proposal.offset:+g}" if finding.proposal.offset else ""
     return f"times {finding.proposal.factor:g}{shift}, as {finding.proposal.like}"

@@ -11,7 +11,13 @@ from jaxtyping import Bool, Float64, Int
 from cohort.features import FEATURES
 
 FIRST_HOURS = 24
-"""Measured features are described by each stay's first value known within this time of the anchor."""
+"""Features are described by what was known of each stay within this time of the anchor."""
+HIGHEST = ("sofa", "sirs", "mechanical_ventilation")
+"""Described by the highest value of that time: at admission hardly anything is measured, and these would be 0."""
+LAST = ("urine_output_total",)
+"""Described by the last value of that time: the day's total. Every other feature by its first."""
+LEFT_OUT = ("hours_since_start", "urine_output_step")
+"""The clock, and a part of the total."""
 BINARY = ("sex_male", "readmission", "mechanical_ventilation", "vasopressor_ever", "fluid_ever")
 
 
@@ -23,10 +29,10 @@ def table(decisions: pa.Table, stays: pd.DataFrame) -> dict[str, Any]:
         stays: the selected stays, ordered by id, with `died`.
 
     Returns:
-        `groups` (stays in each) and `rows`, each with name, missing (stays without a value), known (stays with one, by
-        group: what tells a small cell), per group either count and share (binary) or quartiles, and smd: the mean of
-        the dead less that of the survivors over their pooled standard deviation, None where either has fewer than two
-        values or does not vary.
+        `groups` (stays in each) and `rows`, each with name, rule (first, highest, last), missing (stays without a
+        value), known (stays with one, by group: what tells a small cell), per group either count and share (binary) or
+        quartiles, and smd: the mean of the dead less that of the survivors over their pooled standard deviation, None
+        where either has fewer than two values or does not vary.
     """
     died = stays["died"].to_numpy(bool)
     row = np.searchsorted(stays["stay_id"].to_numpy(), decisions["stay_id"].to_numpy())
@@ -45,10 +51,14 @@ def _values(decisions: pa.Table, row: Int[np.ndarray, "n"], n_stays: int) -> dic
     order = np.lexsort((decisions["step"].to_numpy(), row))
     values = {}
     for name in FEATURES:
-        if name == "hours_since_start":
+        if name in LEFT_OUT:
             continue
         value = decisions[name].to_numpy()
         kept = order[(early & ~np.isnan(value))[order]]
+        if name in HIGHEST:
+            kept = kept[np.argsort(-value[kept], kind="stable")]
+        elif name in LAST:
+            kept = kept[::-1]
         found, first = np.unique(row[kept], return_index=True)
         values[name] = np.full(n_stays, np.nan)
         values[name][found] = value[kept[first]]
@@ -68,7 +78,8 @@ def _values(decisions: pa.Table, row: Int[np.ndarray, "n"], n_stays: int) -> dic
 
 def _row(name: str, value: Float64[np.ndarray, "s"], members: Mapping[str, Bool[np.ndarray, "s"]]) -> dict[str, Any]:
     known = ~np.isnan(value)
-    row: dict[str, Any] = {"name": name, "missing": int((~known).sum()), "smd": None}
+    rule = "highest" if name in HIGHEST else "last" if name in LAST else "first"
+    row: dict[str, Any] = {"name": name, "rule": rule, "missing": int((~known).sum()), "smd": None}
     row["known"] = {group: int((mask & known).sum()) for group, mask in members.items()}
     for group, mask in members.items():
         inside = value[mask & known]

@@ -174,6 +174,7 @@ def read_stays(shards: Path) -> pd.DataFrame:
 
 
 def _select(stays: pd.DataFrame, config: CohortConfig, workers: int) -> tuple[pd.DataFrame, Flow]:
+    selection.require_known(stays, config.selection.exclusions)
     kept, flow = selection.candidates(stays, config.selection, config.grid)
     if config.selection.sepsis3:
         around = _each(partial(_sofa_around_suspicion, config=config), kept, workers, None)

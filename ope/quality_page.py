@@ -11,7 +11,7 @@ from markupsafe import Markup
 from cohort import artifact, concepts
 from cohort.baseline import BINARY
 from cohort.errors import ArtifactError
-from ope import plots, report
+from ope import evidence, page, plots
 
 READ = ("flow.json", "baseline.json", "quality.json")
 """The cohort's files that the page prints; each is checked against the manifest's hash before it is read."""
@@ -50,6 +50,10 @@ SPELT = {
     "gcs": "GCS", "spo2": "SpO₂", "fio2": "FiO₂", "co2": "CO₂", "ast": "AST", "alt": "ALT", "pao2": "PaO₂",
     "paco2": "PaCO₂", "sofa": "SOFA", "sirs": "SIRS", "o2": "O₂", "ml": "mL", "peep": "PEEP",
 }  # fmt: skip
+RULES = {
+    "sofa": ", highest", "sirs": ", highest", "mechanical_ventilation": ", ever", "urine_output_total": " to 24 h",
+}  # fmt: skip
+"""What Table 1 says of a feature within 24 h where it is not the first value."""
 ENDS = {"death": "death", "discharge": "leaving intensive care", "horizon": "the horizon: the stay went on"}
 
 
@@ -70,7 +74,7 @@ def render(run: Path) -> str:
     Raises:
         ArtifactError: the run has no finished cohort, or a file differs from its manifest.
     """
-    return report.page("quality.html.j2", context(read(run)))
+    return page.render("quality.html.j2", context(read(run)))
 
 
 def read(run: Path) -> Evidence:
@@ -79,7 +83,7 @@ def read(run: Path) -> Evidence:
     Raises:
         ArtifactError: one is missing, changed, not JSON, or of an older cohort that lacks the sizes of its cells.
     """
-    hashes = {file: report.checked(run, "cohort", file) for file in READ}
+    hashes = {file: evidence.checked(run, "cohort", file) for file in READ}
     flow, baseline, quality = (artifact.read_json(run / "cohort" / file) for file in READ)
     if not all("known" in row for row in baseline["rows"]):
         raise ArtifactError(f"{run / 'cohort' / 'baseline.json'}: rows: no field `known`; build the cohort again")
@@ -169,7 +173,7 @@ def _characteristic(row: Mapping[str, Any]) -> dict[str, Any]:
         hidden = small or (withheld and group != "overall")
         shown[group] = None if hidden else _summary(row[group])
     return {
-        "name": name,
+        "name": name + RULES.get(row["name"], ""),
         "unit": unit,
         "missing": f"<{SMALLEST_CELL}" if 0 < missing < SMALLEST_CELL else f"{missing:,}",
         "smd": None if withheld else row["smd"],

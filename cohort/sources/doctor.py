@@ -16,9 +16,10 @@ import yaml
 from jaxtyping import Float
 
 from cohort import concepts
+from cohort.pieces import Pieces
 from cohort.sources import SOURCES, SourceConfig, dose_units, files, items, measurements, normalise, review, shards
 from cohort.sources.dose_units import Numbers
-from cohort.sources.doses import DRUGS
+from cohort.sources.doses import RATED
 from cohort.sources.measurements import Section
 from cohort.sources.review import Finding, Proposal, Review
 
@@ -50,9 +51,10 @@ def examine(root: Path, config: SourceConfig, scratch: Path | None = None) -> Re
     known: dict[str, list[np.ndarray]] = defaultdict(list)
     rows: dict[tuple[str, str, str], int] = defaultdict(int)
     folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".units-")
-    with folder as path, shards.spilt(root, Path(path), config, module.TABLES) as spilt:
-        for shard in range(spilt[1]):
-            raw = module.measured(shards.raw_tables(spilt[0], shard))
+    with folder as path:
+        spills, n_shards, _ = shards.spilt(root, Pieces(Path(path)), config, module.TABLES)
+        for shard in range(n_shards):
+            raw = module.measured(shards.raw_tables(spills, shard))
             for table, section in module.SECTIONS.items():
                 if table in raw:
                     _sort(raw[table], table, section, unknown, known, rows)
@@ -109,7 +111,7 @@ def propose(concept: str, values: Float[np.ndarray, "n"], known: Float[np.ndarra
     distance, like, factor, offset = scored[0]
     if len(scored) > 1 and scored[1][0] < CLEARLY * distance:
         return None
-    if concept in DRUGS:  # read as that unit, weight and all: no factor says so
+    if concept in RATED:  # read as that unit, weight and all: no factor says so
         factor = 1.0
     return Proposal(factor=factor, offset=offset, like=like, distance=round(distance, 4))
 

@@ -21,6 +21,7 @@ FLUID, FLUID_RATE, URINE = "fluid", "fluid_rate", "urine"
 """What the units of volumes and of a fluid's rate are reviewed under; a drug's rate is reviewed under its name."""
 FLUIDS = 2
 """The first two of DRUGS are fluids."""
+RATED = DRUGS[FLUIDS:]
 UNREADABLE = (
     "unit not known", "negative amount or rate", "amount or rate not finite", "start or end missing",
     "end not after start",
@@ -318,7 +319,7 @@ def rate_units(
         InputError: a unit was accepted as one that is not known.
     """
     known = {items.spelling(s): row for row in items.units().rates for s in row.spellings}
-    alike = {(drug, items.spelling(unit)): items.spelling(like) for drug, unit, _, _, like in accepted if drug in DRUGS}
+    alike = {(drug, items.spelling(unit)): items.spelling(like) for drug, unit, _, _, like in accepted if drug in RATED}
     strange = sorted(set(alike.values()) - set(known))
     if strange:
         raise InputError(f"review: like: {strange[0]!r} is no rate of units.yaml")

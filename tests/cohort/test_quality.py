@@ -93,3 +93,21 @@ def test_drift_between_calendar_thirds_is_the_widest_difference_of_their_means(p
     ages = np.repeat([51.0, 52.0, 53.0, 54.0, 55.0], 18)
     means = [ages[:36].mean(), ages[36:72].mean(), ages[72:].mean()]
     assert report["features"]["age_years"]["drift"] == pytest.approx(np.ptp(means) / ages.std(), abs=1e-3)
+
+
+def test_table_1_takes_the_worst_score_and_the_whole_urine_of_the_first_day(tmp_path: Path) -> None:
+    """At hour 0 hardly anything is known: the first SOFA, SIRS and urine would be 0 of nearly everybody."""
+    seen = [(1, "platelets", 3.0, 3.0, 30.0), (1, "heart_rate", 3.0, 3.0, 130.0), (1, "peep", 40.0, 40.0, 5.0)][:2]
+    made = tiny.make([tiny.stay(1), tiny.stay(2)], seen, outputs=[(1, 5.0, 5.0, 300.0), (1, 20.0, 20.0, 200.0)])
+    tables.write(made, tmp_path / "canonical" / "shard-00000")
+    config = CohortConfig.model_validate({"split": {"train": 1.0, "select": 0.0}})
+    with artifact.writing(tmp_path / "cohort", "cohort", {}) as draft:
+        build.build(tmp_path / "canonical", draft.path, config, 0)
+    rows = {row["name"]: row for row in artifact.read_json(tmp_path / "cohort" / "baseline.json")["rows"]}
+    assert rows["sofa"]["overall"] == [0.75, 1.5, 2.25]  # 3 of one stay, 0 of the other
+    assert rows["sirs"]["overall"][2] > 0
+    assert rows["urine_output_total"]["overall"] == [500.0] * 3
+    assert (rows["sofa"]["rule"], rows["urine_output_total"]["rule"], rows["age_years"]["rule"]) == (
+        "highest", "last", "first",
+    )  # fmt: skip
+    assert "urine_output_step" not in rows

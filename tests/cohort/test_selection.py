@@ -1,11 +1,14 @@
 """Who becomes an episode, from when to when, and the flow that explains every stay that does not."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from cohort import selection
+from cohort import config, selection
+from cohort.errors import ConfigError, InputError
 from cohort.grid import GridConfig
-from cohort.selection import SelectionConfig
+from cohort.selection import Exclusions, SelectionConfig
 from tests.cohort import tiny
 
 
@@ -124,3 +127,46 @@ def test_sepsis_needs_suspicion_and_a_sofa_rise_of_two() -> None:
 def test_a_stay_needs_one_whole_step(step) -> None:
     people = [tiny.stay(1, hours=step), tiny.stay(2, hours=step - 0.01)]
     assert select(people, grid={"step_hours": step})[0]["stay_id"].tolist() == [1]
+
+
+def test_a_care_unit_and_a_charting_system_are_left_out_with_a_row_of_the_flow_each() -> None:
+    people = [tiny.stay(1, care_unit="MICU"), tiny.stay(2, care_unit="CSRU"), tiny.stay(3, charting="carevue")]
+    kept, lost, _ = select(people, {"exclusions": {"care_units": ["CSRU"], "charting": ["carevue"]}})
+    assert kept["stay_id"].tolist() == [1]
+    assert lost["first care unit excluded: CSRU"] == lost["charting system excluded: carevue"] == 1
+
+
+@pytest.mark.parametrize("text", ["stay_id\n2\n7\n", "2 7"])
+def test_listed_stays_are_left_out_and_their_ids_are_not_in_the_configuration(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "objections.csv"
+    path.write_text(text)
+    chosen = {"exclusions": {"listed": str(path)}}
+    kept, lost, _ = select([tiny.stay(1), tiny.stay(2), tiny.stay(3)], chosen)
+    assert kept["stay_id"].tolist() == [1, 3]
+    assert lost["on the list of excluded stays"] == 1
+    listed = SelectionConfig(**chosen).model_dump(mode="json")["exclusions"]["listed"]
+    assert set(listed) == {"file", "sha256"}
+
+
+def test_an_exclusion_that_names_nothing_in_the_source_is_refused(tmp_path: Path) -> None:
+    stays = tiny.make([tiny.stay(1, care_unit="MICU"), tiny.stay(2)]).stays
+    with pytest.raises(InputError, match="care_unit 'MCIU' is no stay's; known: MICU"):
+        selection.require_known(stays, Exclusions(care_units=("MCIU",)))
+    path = tmp_path / "list"
+    path.write_text("77777\n88888\n")
+    with pytest.raises(InputError, match="none of 2 listed stays is in the source"):
+        selection.require_known(stays, Exclusions(listed=str(path)))
+
+
+def test_a_list_that_is_changed_damaged_or_gone_is_refused_without_an_id(tmp_path: Path) -> None:
+    stays, path = tiny.make([tiny.stay(1)]).stays, tmp_path / "list"
+    path.write_text("1\nDoe, 77777\n")
+    damaged = Exclusions(listed=str(path))
+    with pytest.raises(InputError, match="1 of 3 entries are no stay id, the first is number 2") as error:
+        selection.require_known(stays, damaged)
+    assert "77777" not in str(error.value)
+    path.write_text("1\n")
+    with pytest.raises(InputError, match="changed since the configuration was read"):
+        selection.require_known(stays, damaged)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.parse({"listed": str(tmp_path / "none")}, Exclusions, "exclusions")

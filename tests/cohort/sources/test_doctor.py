@@ -1,9 +1,11 @@
 """Unit doctor: what is proposed, what is not, and that only what a person accepts is used."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -114,3 +116,84 @@ def test_the_doctor_finds_exactly_the_rows_that_are_quarantined(simulated: Path,
     counts = sources.ingest(simulated, tmp_path / "out", IV)
     quarantined = sum(count for (_, reason), count in counts.items() if reason.endswith(": unit not known"))
     assert sum(finding.rows for finding in doctor.examine(simulated, IV).findings) == quarantined
+
+
+def spoilt(simulated: Path, to: Path, table: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+    """A copy of the simulated tables with one of them changed."""
+    root = Path(shutil.copytree(simulated, to))
+    path = root / "icu" / f"{table}.parquet"
+    frame = change(pq.read_table(path).to_pandas())
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
+    return root
+
+
+def strange_fluid(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every third crystalloid in centilitres."""
+    row = (frame["itemid"] == 225158) & (frame.index % 3 == 0)
+    return frame.assign(
+        amount=frame["amount"].where(~row, frame["amount"] / 10), amountuom=frame["amountuom"].where(~row, "cl")
+    )
+
+
+def strange_urine(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every third volume in litres, in words."""
+    row = pd.Series(frame.index % 3 == 0)
+    return frame.assign(
+        value=frame["value"].where(~row, frame["value"] / 1000), valueuom=frame["valueuom"].where(~row, "litres")
+    )
+
+
+def strange_drug(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every third rate of norepinephrine per minute, not per kg, in a spelling that nobody knows."""
+    row = (frame["itemid"] == 221906) & (frame.index % 3 == 0)
+    rate = frame["rate"] * frame["patientweight"]
+    return frame.assign(rate=frame["rate"].where(~row, rate), rateuom=frame["rateuom"].where(~row, "gamma per minute"))
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "concept", "unit", "factor", "like"),
+    [
+        ("inputevents", strange_fluid, "fluid", "cl", 10.0, "mL x 10"),
+        ("outputevents", strange_urine, "urine", "litres", 1000.0, "L"),
+        ("inputevents", strange_drug, "norepinephrine", "gamma per minute", 1.0, "mcg/min"),
+    ],
+)
+def test_a_dose_s_unit_has_a_proposal_that_brings_back_what_was_charted(
+    simulated: Path, tmp_path: Path, table: str, change: Callable[[pd.DataFrame], pd.DataFrame], concept: str,
+    unit: str, factor: float, like: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(doctor, "MINIMUM_ROWS", 5)  # twelve stays have few rates of one drug
+    root = spoilt(simulated, tmp_path / "tables", table, change)
+    found = doctor.examine(root, IV)
+    finding = next(one for one in found.findings if one.concept == concept)
+    assert (finding.table, finding.unit) == (table, unit)
+    assert finding.proposal is not None
+    assert (finding.proposal.factor, finding.proposal.like) == (factor, like)
+    quarantined = sources.ingest(root, tmp_path / "before", IV)
+    kind = "drug" if concept == "norepinephrine" else concept
+    assert quarantined[table, f"{kind}: unit not known"] <= finding.rows
+
+    accepted = found.model_copy(
+        update={"findings": tuple(one.model_copy(update={"accept": one is finding}) for one in found.findings)}
+    )
+    after = sources.ingest(root, tmp_path / "after", sources.SourceConfig(kind="mimic_iv", review=accepted))
+    assert after[table, f"{kind}: unit not known"] == 0
+    sources.ingest(simulated, tmp_path / "as-charted", IV)
+    made, was = (tables.read(tmp_path / name / "shard-00000") for name in ("after", "as-charted"))
+    rate = [part.infusions.sort_values(["stay_id", "start", "order_id"])["normalised_rate"] for part in (made, was)]
+    np.testing.assert_allclose(rate[0], rate[1], rtol=1e-6)
+    np.testing.assert_allclose(np.sort(made.outputs["volume_ml"]), np.sort(was.outputs["volume_ml"]), rtol=1e-6)
+
+
+def test_a_rate_accepted_as_no_unit_is_refused(
+    simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "MINIMUM_ROWS", 5)
+    root = spoilt(simulated, tmp_path / "tables", "inputevents", strange_drug)
+    found = doctor.examine(root, IV)
+    rate = next(one for one in found.findings if one.concept == "norepinephrine")
+    assert rate.proposal is not None
+    bent = rate.proposal.model_copy(update={"like": "furlong"})
+    wrong = found.model_copy(update={"findings": (rate.model_copy(update={"accept": True, "proposal": bent}),)})
+    with pytest.raises(InputError, match="'furlong' is no rate of units"):
+        sources.ingest(root, tmp_path / "out", sources.SourceConfig(kind="mimic_iv", review=wrong))

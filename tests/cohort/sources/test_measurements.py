@@ -297,3 +297,45 @@ def test_microseconds_over_centuries_are_ordered_like_seconds(hospital: Hospital
     found, _ = observed(hospital(icustays=stays, chartevents=rows))
     assert found["stay_id"].tolist() == [year for year in years for _ in range(3)]
     assert found["value"].tolist() == [81, 82, 83] * len(years)
+
+
+def test_what_was_stored_before_it_was_charted_is_counted_and_the_later_time_counts(hospital: Hospital) -> None:
+    early = (1, 1, 50971, "2150-01-01 18:00", "2150-01-01 17:00", "4.0", 4.0, "mEq/L")
+    late = (1, 1, 50971, "2150-01-01 19:00", "2150-01-01 20:00", "4.0", 4.0, "mEq/L")
+    raw = hospital(
+        labevents=[early, late],
+        chartevents=[(100, 220045, "2150-01-01 18:00", "2150-01-01 17:59", "80", 80.0, "bpm")],
+        outputevents=[(100, 226559, "2150-01-01 18:00", "2150-01-01 17:00", 100.0, "mL")],
+    )
+    made, counts = mimic_iv.canonical(raw)
+    assert counts["labevents", "potassium: stored before it was charted"] == 1
+    assert counts["chartevents", "heart_rate: stored before it was charted"] == 1
+    assert counts["outputevents", "urine: stored before it was charted"] == 1
+    assert (made.observations["available"] >= made.observations["charted"]).all()
+    assert (made.outputs["available"] == made.outputs["charted"]).all()
+
+
+@pytest.mark.parametrize(
+    ("kg", "used"),
+    [
+        ([80.0, 176.4, 81.0], [80.0, 81.0]),
+        ([80.0, 81.0, 176.4, 178.6], [80.0, 81.0]),
+        ([36.3, 80.0, 80.5], [36.3, 80.5]),  # kilograms divided by 2.2 come first: a third weight decides
+        ([176.4, 80.0, 80.0, 176.4], [176.4, 80.0, 80.0]),
+        ([80.0, 160.0, 100.0], [80.0, 160.0, 100.0]),
+    ],
+)
+def test_pounds_under_kilograms_are_told_by_the_stay_s_earlier_weights(
+    hospital: Hospital, kg: list[float], used: list[float]
+) -> None:
+    rows = [
+        (100, 224639, f"2150-01-01 {13 + hour}:00", f"2150-01-01 {13 + hour}:00", str(value), value, "kg")
+        for hour, value in enumerate(kg)
+    ]
+    made, counts = mimic_iv.canonical(hospital(chartevents=rows))
+    assert made.observations["value"].tolist() == used
+    lost = sum(n for (_, reason), n in counts.items() if "pounds" in reason)
+    assert lost == len(kg) - len(used)
+    for known in range(1, len(kg)):  # what comes later changes nothing
+        before = mimic_iv.canonical(hospital(chartevents=rows[:known]))[0].observations["value"].tolist()
+        assert before == used[: len(before)]
