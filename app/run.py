@@ -24,7 +24,7 @@ from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
 from cohort.hospital import HospitalConfig
 from cohort.sources import SOURCES, SourceConfig, files
-from ope import evaluation, quality_page, report
+from ope import documents, evaluation
 from ope.evaluation import EvaluationConfig
 from policy import behaviour
 from policy.base import LEARNERS
@@ -36,8 +36,6 @@ from policy.train import CheckpointError, Session, require_device
 TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, OPE, REPORT = (
     "tables", "truth", "cohort", "behaviour", "policy", "ope", "report",
 )  # fmt: skip
-REPORT_FILE = "report.html"
-QUALITY_FILE = "quality.html"
 EVALUATION_FILE = "evaluation.json"
 DICTIONARY_FILE = "dictionary.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -190,9 +188,9 @@ def cohort_stage(request: Request) -> Stage:
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
         shards = draft.path / "canonical"
-        counts = sources.ingest(root, shards, config.source, advance)
+        counts = sources.ingest(root, shards, config.source, advance, work=draft.work)
         workers = config.source.workers
-        rows = build.build(shards, draft.path, config.cohort, config.seed, workers, counts, advance)
+        rows = build.build(shards, draft.path, config.cohort, config.seed, workers, counts, advance, draft.work)
         draft.rows.update(rows)
 
     return Stage(COHORT, COHORT, settings, inputs, config.seed, make)
@@ -226,11 +224,10 @@ def evaluate_stage(request: Request) -> Stage:
 
 
 def report_stage(request: Request) -> Stage:
-    """The report and, beside it, the quality of its data: self-contained HTML pages."""
+    """The report as data, page and PDF, and beside it the model card, the facts label and the quality of its data."""
 
     def make(draft: artifact.Draft, _advance: Advance) -> None:
-        (draft.path / QUALITY_FILE).write_text(quality_page.render(request.out), encoding="utf-8")
-        (draft.path / REPORT_FILE).write_text(report.render(request.out), encoding="utf-8")
+        documents.write(request.out, draft.path)
 
     inputs = {COHORT: request.out / COHORT, **_named(_policies(request)), OPE: request.out / OPE}
     settings = {"name": request.config.name}

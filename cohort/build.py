@@ -1,6 +1,5 @@
 """Build: canonical shards to trajectories, in two passes: states and doses per shard, then what is fitted on train."""
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from cohort import (
     features,
     fit,
     frames,
+    pieces,
     quality,
     selection,
     split,
@@ -29,6 +29,7 @@ from cohort.episodes import Episodes
 from cohort.errors import InputError
 from cohort.features import FEATURES
 from cohort.grid import GridConfig
+from cohort.pieces import Pieces
 from cohort.reward import RewardConfig
 from cohort.selection import Flow, SelectionConfig
 from cohort.split import SPLITS, SplitConfig
@@ -57,6 +58,7 @@ def build(
     workers: int = 1,
     counts: Counts | None = None,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> dict[str, int]:
     """Write trajectories, final_states and stays (parquet), dictionary, flow, quality and baseline (JSON).
 
@@ -70,6 +72,7 @@ def build(
         workers: processes; 1 runs in this one.
         counts: what the source dropped, changed or flagged, for the quality report.
         progress: called with (shards done, shards).
+        work: where finished shards outlive this process if it is killed, and are found by the next.
 
     Returns:
         counts of stays, patients, decisions and deaths, and of patients per split.
@@ -84,23 +87,20 @@ def build(
         emptied = next(step["reason"] for step in flow.steps if not step["stays_kept"])
         raise InputError(f"no stay of {len(stays)} is left after selection; the last were lost to: {emptied}")
     kept = _outcomes(kept, config, seed)
-    drafts = out / ".frames"
-    drafts.mkdir()
-    try:
-        make = partial(frames.make, grid=config.grid, given=config.actions, paid=config.reward, frames=drafts)
-        _each(make, kept, workers, progress)
+    make = partial(frames.make, grid=config.grid, given=config.actions, paid=config.reward)
+    with pieces.kept_in(work, out) as made:
+        drafts = made.folder
+        _each(partial(_frame, made, make), kept, workers, progress)
         decisions, final = frames.mapped(drafts, "decisions"), frames.mapped(drafts, "final")
         names = features.names(config.actions)
         fitted, untrained = fit.fit(decisions, kept, names, config.grid.step_hours, config.actions.bins)
         rows = trajectories.write(out / trajectories.FILE, fit.finished(decisions, kept, fitted), names)
         artifact.write_parquet(fit.final_states(final, fitted), out / trajectories.FINAL_STATES)
-        records = [artifact.read_json(path) for path in sorted(drafts.glob("*.record.json"))]
+        records = [artifact.read_json(path) for path in sorted(drafts.rglob("*.record.json"))]
         artifact.write_json(
             out / "quality.json", quality.report(decisions, kept, records, counts or Counts(), untrained)
         )
         artifact.write_json(out / "baseline.json", baseline.table(decisions, kept))
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
     artifact.write_json(out / "dictionary.json", fitted.to_dict())
     artifact.write_json(out / "flow.json", _flow_document(flow, kept, config))
     artifact.write_parquet(_stay_table(kept), out / STAYS)
@@ -217,6 +217,14 @@ def _each(
         if progress is not None:
             progress(len(results), len(tasks))
     return results
+
+
+def _frame(made: Pieces, make: Callable[..., None], folder: Path, mine: pd.DataFrame) -> None:
+    """Make a shard's frames, a piece, where an earlier attempt has not."""
+    name = f"frames-{folder.name}"
+    if not made.has(name):
+        with made.making(name) as piece:
+            make(folder, mine, frames=piece.path)
 
 
 def _apply(work: Callable[[Path, pd.DataFrame], Any], task: tuple[Path, pd.DataFrame]) -> Any:

@@ -146,7 +146,7 @@ def _save(table: pa.Table, path: Path) -> None:
 
 def mapped(frames: Path, kind: str) -> pa.Table:
     """Every shard's frame of one kind as one table, left on disk and mapped."""
-    files = sorted(frames.glob(f"*.{kind}.arrow"))
+    files = sorted(frames.rglob(f"*.{kind}.arrow"))
     return pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files])
 
 

@@ -49,8 +49,7 @@ class Pieces:
         """Whether a piece is there and every file of it is as it was written; a damaged one is removed."""
         path = self.path(name)
         try:
-            files = _read(path)["files"]
-            intact = files == _hashes(path)
+            intact = bool(_read(path)["files"] == _hashes(path))
         except (ArtifactError, OSError):
             intact = False
         if not intact:

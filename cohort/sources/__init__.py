@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cohort.config import Config, load
 from cohort.errors import InputError
+from cohort.sources.codes import CodeMap
 from cohort.sources.review import Review
 from cohort.tables import Counts
 
@@ -32,8 +33,25 @@ class SourceConfig(Config):
     """Processes over the shards; they do not change the result."""
     memory_mb: int = Field(default=1024, ge=256, le=262_144)
     """What reading may take: blocks of a 256th of it, of which Arrow reads 32 ahead."""
+    limit_stays: int | None = Field(default=None, ge=1)
+    """A dry run: about so many stays only, of the patients with the smallest ids. Of a table that is in their order no
+    more is read than they need."""
     review: Review | None = None
     """A review of unknown units (or the path of its file): its accepted conversions are used and recorded."""
+
+    codes: CodeMap | None = None
+    """Of a MEDS dataset: what its codes mean (the path of a file as configs/concepts/meds.yaml, which is used else)."""
+
+    @model_validator(mode="after")
+    def _codes_are_of_meds(self) -> "SourceConfig":
+        if self.codes is not None and self.kind != "meds":
+            raise ValueError(f"codes: only a MEDS dataset has them, kind is {self.kind}")
+        return self
+
+    @field_validator("codes", mode="before")
+    @classmethod
+    def _loaded_codes(cls, given: object) -> object:
+        return load(Path(given), CodeMap) if isinstance(given, str | Path) else given
 
     @field_validator("review", mode="before")
     @classmethod
@@ -47,6 +65,7 @@ def ingest(
     config: SourceConfig,
     progress: Callable[[int, int], None] | None = None,
     until: np.datetime64 | None = None,
+    work: Path | None = None,
 ) -> Counts:
     """Read a raw layout and write `out`/shard-00000/{stays,observations,infusions,outputs}.parquet.
 
@@ -58,6 +77,7 @@ def ingest(
         out: an existing or new folder; its shards must not be there yet.
         config: which layout, and how many stays to a shard.
         progress: called with (steps done, steps in all).
+        work: where finished tables and shards outlive this process if it is killed, and are found by the next.
         until: where a stay or an infusion that has no end yet ends; None: such rows are dropped and counted.
 
     Returns:
@@ -69,9 +89,22 @@ def ingest(
     """
     from cohort.sources.shards import ingest as read  # Arrow is loaded only where tables are read
 
-    counts = read(root, out, config, import_module(SOURCES[config.kind]), progress, until)
+    counts = read(root, out, config, import_module(SOURCES[config.kind]), progress, until, work)
+    require_measurements(out)
     require_doses(out, counts)
     return counts
+
+
+def require_measurements(out: Path) -> None:
+    """Refuse shards without any measurement: their items, or the code map, are of another vocabulary.
+
+    Raises:
+        InputError: there is none.
+    """
+    from pyarrow import parquet
+
+    if not any(parquet.read_metadata(shard).num_rows for shard in out.glob("shard-*/observations.parquet")):
+        raise InputError("no row is a measurement: the items or codes of these tables are none of the dictionary's")
 
 
 def require_doses(out: Path, counts: Counts) -> None:

@@ -52,9 +52,9 @@ def examine(root: Path, config: SourceConfig, scratch: Path | None = None) -> Re
     rows: dict[tuple[str, str, str], int] = defaultdict(int)
     folder = tempfile.TemporaryDirectory(dir=scratch, prefix=".units-")
     with folder as path:
-        spills, n_shards, _ = shards.spilt(root, Pieces(Path(path)), config, module.TABLES)
+        spills, n_shards, _ = shards.spilt(root, Pieces(Path(path)), config, shards.layout(config, module))
         for shard in range(n_shards):
-            raw = module.measured(shards.raw_tables(spills, shard))
+            raw = module.measured(shards.raw_tables(spills, shard), *shards.further(config.codes))
             for table, section in module.SECTIONS.items():
                 if table in raw:
                     _sort(raw[table], table, section, unknown, known, rows)

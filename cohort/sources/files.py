@@ -84,8 +84,13 @@ def read(root: Path, layout: tuple[RawTable, ...]) -> list[Path]:
     return sorted({path for paths in found.values() for path in paths})
 
 
-def batches(table: RawTable, paths: list[Path], block_bytes: int = 4 << 20) -> Iterator[Batch]:
+def batches(
+    table: RawTable, paths: list[Path], block_bytes: int = 4 << 20, first: Int[np.ndarray, "p"] | None = None
+) -> Iterator[Batch]:
     """Stream a table, about `block_bytes` at a time.
+
+    Where only the patients `first` (those with the smallest ids, ascending) are wanted, a parquet file's row groups
+    without any of them are not read, and a CSV that is in the patients' order so far is read until they are past.
 
     Raises:
         InputError: a column is missing, holds something else, or a file is damaged; naming file, column and row count.
@@ -94,7 +99,7 @@ def batches(table: RawTable, paths: list[Path], block_bytes: int = 4 << 20) -> I
     textual = id_table(dict.fromkeys(table.text_ids, 0))
     for path in paths:
         read = _parquet if path.name.lower().endswith(".parquet") else _csv
-        for batch in read(table, path, block_bytes):
+        for batch in read(table, path, block_bytes, first):
             yield _columns(table, batch, wanted, textual)
 
 
@@ -131,13 +136,18 @@ def _names(table: RawTable, path: Path, present: list[str]) -> dict[str, str]:
     return names
 
 
-def _csv(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
-    names = _names(table, path, _header(path))
+def _csv(table: RawTable, path: Path, block_bytes: int, first: Int[np.ndarray, "p"] | None) -> Iterator[pa.RecordBatch]:
+    header = _header(path)
+    names = _names(table, path, header)
     types = {there: _type(table, column) for column, there in names.items()}
+    patient = _patient_column(header) if first is not None else None
+    asked = types if patient is None else {**types, patient: pa.int64()}
     try:
-        yield from (
-            _completed(table, batch.rename_columns(list(names))) for batch in _open_csv(path, types, block_bytes)
-        )
+        batches = _open_csv(path, asked, block_bytes)
+        if patient is not None and first is not None:
+            batches = _until_past(batches, patient, int(first[-1]))
+        for batch in batches:
+            yield _completed(table, batch.select(list(types)).rename_columns(list(names)))
     except _DAMAGED as error:
         raise _csv_problem(table, path, names, str(error)) from None
 
@@ -164,6 +174,23 @@ def _open_csv(path: Path, types: dict[str, pa.DataType], block_bytes: int = 4 <<
         pacsv.open_csv(stream, read_options=read, parse_options=parse, convert_options=options) as reader,
     ):
         yield from reader
+
+
+def _patient_column(present: list[str]) -> str | None:
+    return next((name for name in present if name.strip().lower() == "subject_id"), None)
+
+
+def _until_past(batches: Iterator[pa.RecordBatch], patient: str, last: int) -> Iterator[pa.RecordBatch]:
+    """The batches up to the first that begins behind the last patient wanted, as long as patients only ascend."""
+    highest, ascending = np.iinfo(np.int64).min, True
+    for batch in batches:
+        ids = _integers(batch.column(patient))
+        if len(ids):
+            ascending = ascending and ids[0] >= highest and bool((np.diff(ids) >= 0).all())
+            if ascending and ids[0] > last:
+                return
+            highest = ids[-1]
+        yield batch
 
 
 def _header(path: Path) -> list[str]:
@@ -216,17 +243,36 @@ def _unreadable(values: pa.Array, kind: Kind) -> pa.Array:
     return values[:0]
 
 
-def _parquet(table: RawTable, path: Path, block_bytes: int) -> Iterator[pa.RecordBatch]:
+def _parquet(
+    table: RawTable, path: Path, block_bytes: int, first: Int[np.ndarray, "p"] | None
+) -> Iterator[pa.RecordBatch]:
     texts = [column for column, kind in table.columns.items() if kind is Kind.TEXT]
     try:
         names = _names(table, path, pq.read_schema(path).names)
         categories = [names[column] for column in texts if column in names]
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=categories) as file:
-            for batch in file.iter_batches(batch_size=block_bytes // _ROW_BYTES, columns=list(names.values())):
+            groups = _groups_with(file, first)
+            rows = block_bytes // _ROW_BYTES
+            for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=list(names.values())):
                 arrays = [_cast(table, path, column, batch.column(name)) for column, name in names.items()]
                 yield _completed(table, pa.RecordBatch.from_arrays(arrays, names=list(names)))
     except _DAMAGED:
         raise InputError(f"{path}: not readable as parquet: truncated or damaged") from None
+
+
+def _groups_with(file: pq.ParquetFile, first: Int[np.ndarray, "p"] | None) -> list[int]:
+    """The row groups that may hold one of the patients, by the file's own statistics; all where it has none."""
+    every = list(range(file.num_row_groups))
+    patient = _patient_column(file.schema_arrow.names)
+    if first is None or patient is None or not every:
+        return every
+    column = file.schema_arrow.names.index(patient)
+    chosen = []
+    for group in every:
+        found = file.metadata.row_group(group).column(column).statistics
+        outside = found is not None and found.has_min_max and not ((first >= found.min) & (first <= found.max)).any()
+        chosen += [] if outside else [group]
+    return chosen or every[:1]  # a table is empty only where it has no rows at all
 
 
 def _completed(table: RawTable, batch: pa.RecordBatch) -> pa.RecordBatch:

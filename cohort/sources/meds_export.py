@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cohort import artifact, concepts
+from cohort.pieces import Pieces
 from cohort.sources import SourceConfig, items, measurements, mimic_iv, shards
 
 SCHEMA = pa.schema(
@@ -46,8 +47,8 @@ def export(root: Path, out: Path, config: SourceConfig) -> int:
     written = 0
     out.mkdir(parents=True, exist_ok=True)
     folder = tempfile.TemporaryDirectory(dir=out)  # what is written about patients is never outside `out`
-    with folder as scratch, shards.spilt(root, Path(scratch), config, mimic_iv.TABLES) as read:
-        spills, n_shards, _ = read
+    with folder as scratch:
+        spills, n_shards, _ = shards.spilt(root, Pieces(Path(scratch)), config, mimic_iv.TABLES)
         for shard in range(n_shards):
             rows = events(shards.raw_tables(spills, shard))
             table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
