@@ -25,6 +25,7 @@ class StayList(Config):
     """A file of stays: one id a line; a first line `stay_id` is skipped."""
 
     file: str
+    """Its path. A configuration gives it alone: `listed: FILE`."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the file when the configuration was read: what a manifest says of the list, whose ids it does not hold."""
 

@@ -11,47 +11,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
-from pydantic import Field, field_validator
 
 from cohort import concepts, config
 from cohort.errors import InputError
 from cohort.sources import items, measurements, mimic_iv, normalise, stays
+from cohort.sources.codes import CodeMap, End, Rule
 from cohort.sources.measurements import Accepted
 from cohort.sources.raw import Keep, Kind, RawTable
 from cohort.tables import Counts, Tables
 
-End = Literal[
-    "icu_start", "icu_end", "admission", "discharge", "birth", "death", "sex", "race", "measurement", "output",
-    "infusion_start", "infusion_end", "infusion_weight", "procedure_start", "procedure_end", "culture", "prescription",
-    "diagnosis",
-]  # fmt: skip
 GENERATED = 1000
 """A stay or admission without an id of its own is numbered patient * 1000 + its place in time."""
-
-
-class Rule(config.Config):
-    """What codes that match a pattern mean."""
-
-    as_: End = Field(alias="as")
-    pattern: str = Field(min_length=1)
-    item: int | None = None
-    unit: str | None = None
-    clock: Literal["stored", "charted"] = "stored"
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return pattern
-
-
-class CodeMap(config.Config):
-    """Every rule, none before another."""
-
-    rules: tuple[Rule, ...] = Field(min_length=1)
 
 
 class Meaning(config.Config):
@@ -85,39 +55,50 @@ def meaning(code: str, codes: CodeMap) -> Meaning | None:
 
 
 _I, _N, _T, _W = Kind.INTEGER, Kind.NUMBER, Kind.TIME, Kind.TEXT
-_CLAIMED = Keep(
-    "code", "|".join(f"^(?:{re.sub(r'[(][?]P<[a-z]+>', '(?:', rule.pattern)})" for rule in code_map().rules), False
-)
-TABLES = (
-    RawTable("icu", {"subject_id": _I, "code": _W}, key="stays", required=True, file="data",
-             keep=Keep("code", r"^ICU_ADMISSION", every_case=False)),
-    RawTable("data", {"subject_id": _I, "time": _T, "code": _W, "numeric_value": _N, "text_value": _W, "hadm_id": _I,
-                      "icustay_id": _I, "order_id": _I, "link_order_id": _I},
-             key="patient", required=True, keep=_CLAIMED,
-             optional=frozenset({"numeric_value", "text_value", "hadm_id", "icustay_id", "order_id", "link_order_id"})),
-)  # fmt: skip
-"""What is read of the layout: data/**/*.parquet."""
+
+
+def layout(codes: CodeMap) -> tuple[RawTable, ...]:
+    """What is read of data/**/*.parquet where codes mean what the map says."""
+    patterns = (re.sub(r"[(][?]P<[a-z]+>", "(?:", rule.pattern) for rule in codes.rules)
+    starts = (re.sub(r"[(][?]P<[a-z]+>", "(?:", rule.pattern) for rule in codes.rules if rule.as_ == "icu_start")
+    claimed, stays_begin = ("|".join(f"^(?:{pattern})" for pattern in some) for some in (patterns, starts))
+    return (
+        RawTable("icu", {"subject_id": _I, "code": _W}, key="stays", required=True, file="data",
+                 keep=Keep("code", stays_begin or "^$", every_case=False)),
+        RawTable("data", {"subject_id": _I, "time": _T, "code": _W, "numeric_value": _N, "text_value": _W,
+                          "hadm_id": _I, "icustay_id": _I, "order_id": _I, "link_order_id": _I},
+                 key="patient", required=True, keep=Keep("code", claimed, every_case=False),
+                 optional=frozenset({"numeric_value", "text_value", "hadm_id", "icustay_id", "order_id",
+                                     "link_order_id"})),
+    )  # fmt: skip
+
+
+TABLES = layout(code_map())
+"""What is read of the layout by the map that ships with Suture."""
 SECTIONS, DOSES, OUTPUTS = mimic_iv.SECTIONS, mimic_iv.DOSES, mimic_iv.OUTPUTS
 """The tables that events become and the items they hold."""
 
 
-def measured(raw: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
-    """The events as MIMIC-IV's tables."""
-    return as_mimic_iv(raw["data"], code_map())
+def measured(raw: Mapping[str, pd.DataFrame], codes: CodeMap | None = None) -> Mapping[str, pd.DataFrame]:
+    """The events as MIMIC-IV's tables, by the map given or the one that ships with Suture."""
+    return as_mimic_iv(raw["data"], codes or code_map())
 
 
-def canonical(raw: Mapping[str, pd.DataFrame], accepted: Accepted = ()) -> tuple[Tables, Counts]:
+def canonical(
+    raw: Mapping[str, pd.DataFrame], accepted: Accepted = (), codes: CodeMap | None = None
+) -> tuple[Tables, Counts]:
     """Bring the events of some patients to the canonical tables; counts name MIMIC-IV's tables they became.
 
     Args:
         raw: `data`: subject_id, time, code, and where there are any numeric_value, text_value, hadm_id, icustay_id,
             order_id, link_order_id.
         accepted: units beside the dictionary's that a reviewer accepted.
+        codes: what codes mean; None: the map that ships with Suture.
 
     Raises:
         InputError: a code is claimed twice, no ICU stay is in the events, or a column is of a wrong type.
     """
-    return mimic_iv.canonical(measured(raw), accepted)
+    return mimic_iv.canonical(measured(raw, codes), accepted)
 
 
 def as_mimic_iv(events: pd.DataFrame, codes: CodeMap) -> dict[str, pd.DataFrame]:

@@ -287,3 +287,54 @@ def test_a_text_with_a_line_break_in_it_is_one_value(csv: Path, tmp_path: Path) 
 def test_a_csv_without_a_header_is_refused(csv: Path, tmp_path: Path) -> None:
     (csv / "hosp" / "patients.csv.gz").write_bytes(gzip.compress(b""))
     refused(csv, tmp_path, "patients.csv.gz: empty: not even a header")
+
+
+def test_an_ingest_that_ended_early_goes_on_without_reading_again(simulated: Path, tmp_path: Path) -> None:
+    """What is finished is a piece; the tables are then gone, so only pieces can have been used."""
+    config = sources.SourceConfig(kind="mimic_iv", shard_stays=4)
+    whole = sources.ingest(simulated, tmp_path / "whole", config)
+    copy = tmp_path / "in"
+    shutil.copytree(simulated, copy)
+
+    def stop(done: int, total: int) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sources.ingest(copy, tmp_path / "first", config, stop, work=tmp_path / "work")
+    with gzip.open(copy / "icu" / "chartevents.csv.gz", "wt") as file:
+        file.write("not read again\n")
+    (copy / "icu" / "chartevents.parquet").unlink()
+    assert sources.ingest(copy, tmp_path / "out", config, work=tmp_path / "work") == whole
+    files = [path.relative_to(tmp_path / "whole") for path in sorted((tmp_path / "whole").rglob("*.parquet"))]
+    assert files == [path.relative_to(tmp_path / "out") for path in sorted((tmp_path / "out").rglob("*.parquet"))]
+    assert all((tmp_path / "whole" / file).read_bytes() == (tmp_path / "out" / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_dry_run_reads_no_more_than_its_patients_need(simulated: Path, tmp_path: Path, kind: str) -> None:
+    """The rows behind its patients hold what no reader accepts, and are not met."""
+    root = tmp_path / "in"
+    shutil.copytree(simulated, root)
+    chart = pq.read_table(root / "icu" / "chartevents.parquet").sort_by("subject_id")
+    (root / "icu" / "chartevents.parquet").unlink()
+    if kind == "parquet":
+        pq.write_table(chart, root / "icu" / "chartevents.parquet", row_group_size=200)
+        content = bytearray((root / "icu" / "chartevents.parquet").read_bytes())
+        last = pq.ParquetFile(root / "icu" / "chartevents.parquet").metadata
+        place = last.row_group(last.num_row_groups - 1).column(0).data_page_offset
+        content[place : place + 40] = bytes(40)
+        (root / "icu" / "chartevents.parquet").write_bytes(bytes(content))
+    else:
+        pacsv.write_csv(chart, root / "icu" / "chartevents.csv")
+        with (root / "icu" / "chartevents.csv").open("a") as file:
+            file.write("garbage,that,no,reader,accepts\n" * 3)
+    whole = sources.SourceConfig(kind="mimic_iv", memory_mb=256)
+    with pytest.raises(InputError, match="chartevents"):
+        sources.ingest(root, tmp_path / "whole", whole)
+    limited = whole.model_copy(update={"limit_stays": 2})
+    counts = sources.ingest(root, tmp_path / "dry", limited)
+    stays = pq.read_table(tmp_path / "dry" / "shard-00000" / "stays.parquet")
+    assert 2 <= stays.num_rows <= 4
+    assert counts["icustays", "dry run: stays not read"] == 12 - stays.num_rows
+    assert pq.read_table(tmp_path / "dry" / "shard-00000" / "observations.parquet").num_rows > 100

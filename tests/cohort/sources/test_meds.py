@@ -11,7 +11,7 @@ import pytest
 
 from cohort import build, concepts, config, sources, tables
 from cohort.errors import ConfigError, InputError
-from cohort.sources import meds, meds_export
+from cohort.sources import doctor, meds, meds_export
 
 IV, MEDS = sources.SourceConfig(kind="mimic_iv"), sources.SourceConfig(kind="meds")
 STAY: list[tuple[object, ...]] = [
@@ -162,3 +162,34 @@ def test_a_wrong_type_or_an_unknown_vocabulary_is_refused(
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="required table data is missing"):
         sources.ingest(tmp_path, tmp_path / "out", MEDS)
+
+
+def test_a_map_of_another_vocabulary_reads_the_same_stays(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+    """Every code is renamed, the map with them: the tables are the same to the last row."""
+    rows = pq.read_table(dataset[1] / "data" / "00000.parquet")
+    renamed = pa.array([f"HIS:{code}" for code in rows["code"].to_pylist()])
+    root = spoil(dataset[1], tmp_path / "other", "code", renamed)
+    text = (concepts.DIRECTORY / "meds.yaml").read_text().replace("pattern: '", "pattern: 'HIS:")
+    (tmp_path / "codes.yaml").write_text(text)
+    mine = sources.SourceConfig(kind="meds", codes=tmp_path / "codes.yaml")
+    assert sources.ingest(root, tmp_path / "mine", mine) == sources.ingest(dataset[1], tmp_path / "theirs", MEDS)
+    first, second = (tables.read(tmp_path / name / "shard-00000") for name in ("mine", "theirs"))
+    for name in tables.SCHEMAS:
+        pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name))
+    assert doctor.examine(root, mine).findings == doctor.examine(dataset[1], MEDS).findings
+
+
+def test_a_map_that_claims_no_measurement_is_refused(dataset: tuple[Path, Path], tmp_path: Path) -> None:
+    text = (concepts.DIRECTORY / "meds.yaml").read_text().replace("'LAB//", "'OTHER//").replace("KG$", "STONE$")
+    (tmp_path / "codes.yaml").write_text(re.sub(r".*as: procedure.*\n", "", text))
+    with pytest.raises(InputError, match="no row is a measurement"):
+        sources.ingest(dataset[1], tmp_path / "out", sources.SourceConfig(kind="meds", codes=tmp_path / "codes.yaml"))
+
+
+def test_a_map_for_tables_without_codes_and_one_that_is_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "codes.yaml").write_text("rules: [{as: birth, pattern: A}]")
+    with pytest.raises(ConfigError, match="only a MEDS dataset has them, kind is mimic_iv"):
+        config.parse({"kind": "mimic_iv", "codes": str(tmp_path / "codes.yaml")}, sources.SourceConfig, "source")
+    (tmp_path / "codes.yaml").write_text("rules: [{as: measurement, patern: A}]")
+    with pytest.raises(ConfigError, match="patern: unknown key"):
+        config.parse({"kind": "meds", "codes": str(tmp_path / "codes.yaml")}, sources.SourceConfig, "source")
