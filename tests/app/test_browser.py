@@ -115,7 +115,7 @@ def test_the_report_needs_nothing_but_itself_and_fits_the_screen(
     visit: Visit, run: Path, tmp_path: Path, width: int
 ) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.render(run), encoding="utf-8")
+    file.write_text(report.render(report.document(run)), encoding="utf-8")
     page = visit.page
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(file.as_uri())
@@ -128,7 +128,7 @@ def test_the_report_needs_nothing_but_itself_and_fits_the_screen(
 
 def test_the_report_prints_within_thirty_pages(visit: Visit, run: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.render(run), encoding="utf-8")
+    file.write_text(report.render(report.document(run)), encoding="utf-8")
     visit.page.goto(file.as_uri())
     printed = visit.page.pdf(format="A4")
     assert 2 <= printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") <= 30
