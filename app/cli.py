@@ -56,6 +56,16 @@ Resume = Annotated[
     typer.Option("--resume", help="Keep what matches (configuration, inputs, seed, hashes); make the rest."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there, each stage once it is complete.")]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where networks are trained: cpu or cuda.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-stays",
+        metavar="N",
+        min=1,
+        help="A dry run: about N stays, those of the smallest patient ids; tables in that order are not read further.",
+    ),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, as runs/demo.")]
 
 
@@ -91,13 +101,20 @@ def top(
 
 @app.command()
 def run(
-    config: ConfigFile, out: Out, source: Source = None, resume: Resume = False, overwrite: Overwrite = False
+    config: ConfigFile,
+    out: Out,
+    source: Source = None,
+    limit_stays: Limit = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Every stage, from tables to report; ends with a short table and the files to open."""
     from app import run as pipeline
     from app.summary import show
 
-    show(pipeline.run(_request(config, out, source, resume, overwrite)).path)
+    request = pipeline.limited(_request(config, out, source, resume, overwrite, device), limit_stays)
+    show(pipeline.run(request).path)
 
 
 @app.command()
@@ -123,14 +140,15 @@ def cohort(
             "DIR/multiverse. A cohort that is there is used as it is.",
         ),
     ] = None,
+    limit_stays: Limit = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make trajectories from hospital tables: DIR/cohort."""
-    request = _request(config, out, source, resume, overwrite)
-    if multiverse is None:
-        from app import run as pipeline
+    from app import run as pipeline
 
+    request = pipeline.limited(_request(config, out, source, resume, overwrite), limit_stays)
+    if multiverse is None:
         pipeline.alone(request, [pipeline.cohort_stage(request)])
     else:
         from app import multiverse as variants
@@ -171,14 +189,43 @@ def train(
     learner: Annotated[
         list[str] | None, typer.Option("--learner", metavar="NAME", help="Only this one; may be repeated.")
     ] = None,
+    device: Device = "cpu",
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Train the configuration's learners on DIR/cohort: DIR/policy/NAME."""
     from app import run as pipeline
 
-    request = _request(config, out, None, resume, overwrite)
-    pipeline.alone(request, pipeline.train_stages(request, learner))
+    pipeline.train(_request(config, out, None, resume, overwrite, device), learner)
+
+
+@app.command()
+def sweep(
+    config: ConfigFile, out: Out, device: Device = "cpu", resume: Resume = False, overwrite: Overwrite = False
+) -> None:
+    """Try the settings of the configuration's `sweep` on DIR/cohort and select by a written rule: DIR/sweep."""
+    from app import sweep as settings
+
+    settings.show(settings.run(_request(config, out, None, resume, overwrite, device)))
+
+
+@app.command("export-onnx")
+def export_onnx(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The graph (ONNX).")],
+    policy: Annotated[
+        str | None, typer.Option("--policy", metavar="NAME", help="Which; else the one the verdict is about.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a policy as one ONNX graph: states in clinical units in, probabilities (and values) out, no abstention."""
+    from app import recommendation
+    from policy import onnx_graph, store
+
+    name = policy or recommendation.main_policy(run)
+    onnx_graph.write(store.load(run / "policy" / name), out, overwrite)
+    print("Research prototype, not for clinical use.")
+    print(f"policy {name} -> {out}")
 
 
 @app.command()
@@ -310,14 +357,16 @@ def bench(
     raise typer.Exit(0 if run_benchmarks(names or [], quick) else 1)
 
 
-def _request(config: Path, out: Path, source: Path | None, resume: bool, overwrite: bool) -> "Request":
+def _request(
+    config: Path, out: Path, source: Path | None, resume: bool, overwrite: bool, device: str = "cpu"
+) -> "Request":
     from app.run import Request, load_config
     from app.stage import Existing
 
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
     existing = Existing.KEEP if resume else Existing.REPLACE if overwrite else Existing.REFUSE
-    return Request(load_config(config), out, source, existing)
+    return Request(load_config(config), out, source, existing, device)
 
 
 def _say(event: str, text: str, fields: Mapping[str, object]) -> None:

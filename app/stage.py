@@ -19,7 +19,7 @@ from cohort.errors import ArtifactError, ConfigError, InputError
 IDENTITY_FILE = "identity"
 DECIDED_BY = {
     **dict.fromkeys(("tables", "truth", "cohort", "multiverse"), ("cohort",)),
-    **dict.fromkeys(("behaviour", "policy"), ("cohort", "policy")),
+    **dict.fromkeys(("behaviour", "policy", "sweep"), ("cohort", "policy")),
 }
 _NAMED = 5
 """Row counts shown by name; more are added up."""

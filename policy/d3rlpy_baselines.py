@@ -130,7 +130,8 @@ class Driven:
         for name, optimiser in self.optimisers.items():
             for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
                 at = f"{name}.{i}."
-                state = {k.removeprefix(at): t.clone() for k, t in tensors.items() if k.startswith(at)}
+                mine = {k.removeprefix(at): t for k, t in tensors.items() if k.startswith(at)}
+                state = {key: t.clone().to(parameter.device) for key, t in mine.items()}
                 if state:
                     optimiser.state[parameter] = state
 
@@ -140,7 +141,8 @@ class Driven:
 
     def revert(self, snapshot: Tensor) -> None:
         """Put a snapshot's weights back."""
-        nn.utils.vector_to_parameters(snapshot, self._parameters())
+        parameters = self._parameters()
+        nn.utils.vector_to_parameters(snapshot.to(parameters[0].device), parameters)
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for module in self.modules.values() for parameter in module.parameters()]

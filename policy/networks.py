@@ -157,8 +157,9 @@ class Learned:
         if self.target is not None:
             self.target.flat.copy_(tensors["target"])
         if "step" in tensors:
-            moments = {name: tensors[name].clone().to(self.net.device) for name in ("exp_avg", "exp_avg_sq")}
-            self.optimiser.state[self.parameter] = {**moments, "step": tensors["step"].clone()}
+            self.optimiser.state[self.parameter] = {
+                name: tensors[name].clone().to(self.net.device) for name in ("step", "exp_avg", "exp_avg_sq")
+            }
 
 
 def _twin(net: Mlp) -> Mlp:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cohort.config import Config
-from cohort.errors import ArtifactError
+from cohort.errors import ArtifactError, ConfigError
 from policy import monitor
 from policy.batches import Batch, Data, Prepared, Sampler
 from policy.networks import Learned, Mlp
@@ -24,6 +24,7 @@ from policy.networks import Learned, Mlp
 STREAMS = {"actor": 1, "value": 2, "critic": 3, "behaviour": 4}
 """One stream of random numbers per network: adding one to a learner does not change the others'."""
 
+DEVICES = ("cpu", "cuda")
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -124,6 +125,14 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def require_device(name: str) -> None:
+    """Raise ConfigError where networks cannot be trained on this device."""
+    if name not in DEVICES:
+        raise ConfigError(f"device {name!r} is unknown; known: {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: there is none here, or this torch is built without CUDA; device cpu is slower")
 
 
 def learned(
