@@ -37,3 +37,4 @@ class CodeMap(config.Config):
     """Every rule, none before another."""
 
     rules: tuple[Rule, ...] = Field(min_length=1)
+    """What codes mean: `as`, a pattern, and where the code itself does not say them item, unit and clock."""
