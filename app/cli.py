@@ -234,7 +234,7 @@ def evaluate(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Ov
     from app import run as pipeline
 
     request = _request(config, out, None, resume, overwrite)
-    pipeline.alone(request, [pipeline.evaluate_stage(request)])
+    pipeline.evaluate(request)
 
 
 @app.command()

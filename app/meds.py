@@ -24,7 +24,7 @@ def write(root: Path, out: Path, overwrite: bool = False) -> int:
     made_here = (root / artifact.MANIFEST).is_file()
     if made_here:
         artifact.verify(root)
-    inputs = {TABLES: root if made_here else digest_tables(root, config.kind)}
+    inputs = {TABLES: root if made_here else digest_tables(root, config)}
     with artifact.writing(out, KIND, {"source": config.kind}, inputs, overwrite=overwrite) as draft:
         draft.rows["events"] = written = meds_export.export(root, draft.path, config)
     return written

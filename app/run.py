@@ -14,7 +14,8 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 import policy
 import policy.store
-from app import log, tracking
+from app import log, rollouts, tracking
+from app.rollouts import Rolled, RolloutConfig
 from app.run_directory import RunDirectory, opened
 from app.stage import Advance, Existing, Stage, perform_all
 from cohort import artifact, build, dictionary, hospital, sources
@@ -33,13 +34,14 @@ from policy.served import NetworkPolicy
 from policy.sweep import SweepConfig
 from policy.train import CheckpointError, Session, require_device
 
-TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, OPE, REPORT = (
-    "tables", "truth", "cohort", "behaviour", "policy", "ope", "report",
+TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, ROLLOUTS, OPE, REPORT = (
+    "tables", "truth", "cohort", "behaviour", "policy", "rollouts", "ope", "report",
 )  # fmt: skip
 EVALUATION_FILE = "evaluation.json"
 DICTIONARY_FILE = "dictionary.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 TRAINING_SPLIT = "train"
+_BEGINNING = 1 << 20
 _NOT_IN_THE_RESULT = {"workers", "memory_mb"}
 """Source options that change time and memory only: recorded nowhere, so that any machine gives the same digests."""
 
@@ -68,6 +70,8 @@ class RunConfig(Config):
     """The model of what clinicians do in a state, beside which a recommendation is shown."""
     sweep: SweepConfig = SweepConfig()
     """What `suture sweep` tries; `suture run` does not read it."""
+    rollouts: RolloutConfig | None = None
+    """In a run on the simulated hospital: how many of its patients each policy treats, to grade the estimates."""
     evaluation: EvaluationConfig
 
     @field_validator("learners", mode="before")
@@ -100,6 +104,18 @@ def load_config(path: Path) -> RunConfig:
         return load(path, RunConfig)
     except ConfigError as error:
         raise ConfigError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def limited(request: Request, stays: int | None) -> Request:
+    """The request for a dry run with about so many stays; the same where that is None."""
+    if stays is None:
+        return request
+    config = request.config
+    hospital = config.hospital
+    if hospital is not None:
+        hospital = hospital.model_copy(update={"n_stays": min(stays, hospital.n_stays)})
+    source = config.source.model_copy(update={"limit_stays": stays})
+    return replace(request, config=config.model_copy(update={"hospital": hospital, "source": source}))
 
 
 def run(request: Request) -> RunDirectory:
@@ -149,6 +165,7 @@ def stages(request: Request) -> list[list[Stage]]:
         [] if request.source else [simulate_stage(request)],
         [cohort_stage(request)],
         train_stages(request),
+        [rollout_stage(request)] if rolls_out(request) else [],
         [evaluate_stage(request)],
         [report_stage(request)],
     ]
@@ -184,7 +201,7 @@ def cohort_stage(request: Request) -> Stage:
     config, root = request.config, request.source or request.out / TABLES
     source = config.source.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
     settings = {"source": source, "cohort": config.cohort.model_dump(mode="json")}
-    inputs = {TABLES: digest_tables(root, config.source.kind) if _is_foreign(request) else root}
+    inputs = {TABLES: digest_tables(root, config.source) if _is_foreign(request) else root}
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
         shards = draft.path / "canonical"
@@ -210,16 +227,53 @@ def train_stages(request: Request, names: Sequence[str] | None = None) -> list[S
     return stages if names else [behaviour_stage(request), *stages]
 
 
+def evaluate(request: Request) -> None:
+    """Rollouts, where a simulated hospital is asked for them, and the evaluation, which reads them."""
+    for group in ([rollout_stage(request)] if rolls_out(request) else [], [evaluate_stage(request)]):
+        alone(request, group)
+
+
+def rolls_out(request: Request) -> bool:
+    """Whether the policies treat simulated patients in this run."""
+    return request.source is None and request.config.hospital is not None and request.config.rollouts is not None
+
+
+def rollout_stage(request: Request) -> Stage:
+    """What every policy, the controls and the clinicians return where they treat simulated patients.
+
+    Raises:
+        ConfigError: the configuration has no hospital, or no rollouts.
+    """
+    config, policies = request.config, _policies(request)
+    if config.hospital is None or config.rollouts is None:
+        raise ConfigError("rollouts: need a simulated hospital (hospital) and how many patients to treat (rollouts)")
+    simulated, asked = config.hospital, config.rollouts
+    rolled = Rolled(simulated, config.cohort, config.evaluation.gamma, asked.n_stays, config.seed)
+    settings = {
+        "hospital": simulated.model_dump(mode="json"), "gamma": rolled.gamma, "n_stays": asked.n_stays,
+    }  # fmt: skip
+
+    def make(draft: artifact.Draft, advance: Advance) -> None:
+        known = dictionary.load(request.out / COHORT / DICTIONARY_FILE)
+        rollouts.write(draft, policies, known, rolled, advance)
+
+    inputs: dict[str, Path | str] = {COHORT: request.out / COHORT, **_named(policies)}
+    return Stage(ROLLOUTS, ROLLOUTS, settings, inputs, config.seed, make)
+
+
 def evaluate_stage(request: Request) -> Stage:
     """Every policy's value on the patients held back, with its gates and verdict."""
-    config, policies = request.config, _policies(request)
+    config, policies, beside = request.config, _policies(request), request.out / BEHAVIOUR
+    treated = request.out / ROLLOUTS if rolls_out(request) else None
 
     def make(draft: artifact.Draft, _advance: Advance) -> None:
-        evaluation.write(draft.path, request.out / COHORT, policies, config.evaluation, config.seed)
+        evaluation.write(draft.path, request.out / COHORT, policies, config.evaluation, config.seed, beside, treated)
         draft.rows["policies"] = len(policies)
 
     settings = config.evaluation.model_dump(mode="json")
-    inputs = {COHORT: request.out / COHORT, **_named(policies)}
+    inputs: dict[str, Path | str] = {COHORT: request.out / COHORT, BEHAVIOUR: beside, **_named(policies)}
+    if treated is not None:
+        inputs[ROLLOUTS] = treated
     return Stage(OPE, "evaluation", settings, inputs, config.seed, make)
 
 
@@ -296,15 +350,21 @@ def _is_foreign(request: Request) -> bool:
     return request.source is not None and not (request.source / artifact.MANIFEST).is_file()
 
 
-def digest_tables(root: Path, kind: str) -> str:
-    """One digest of the raw files that the source reads: their names and bytes.
+def digest_tables(root: Path, config: SourceConfig) -> str:
+    """One digest of the raw files that the source reads: their names and bytes; in a dry run sizes and beginnings only.
 
     Raises:
         InputError: a required table is missing.
     """
-    read = files.read(root, import_module(SOURCES[kind]).TABLES)
-    lines = [f"{file.relative_to(root)} {artifact.hash_file(file)}" for file in read]
+    read = files.read(root, import_module(SOURCES[config.kind]).TABLES)
+    content = artifact.hash_file if config.limit_stays is None else _hash_beginning
+    lines = [f"{file.relative_to(root)} {content(file)}" for file in read]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _hash_beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"{path.stat().st_size} {hashlib.sha256(file.read(_BEGINNING)).hexdigest()}"
 
 
 def _remove_other_policies(request: Request) -> None:

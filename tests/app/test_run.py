@@ -13,6 +13,7 @@ from app.run import Request, load_config
 from app.stage import Existing
 from cohort import artifact
 from cohort.errors import ArtifactError, ConfigError
+from cohort.sources import SourceConfig
 
 Suture = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,25 +157,25 @@ def test_tables_in_folders_of_parts_are_told_apart_by_every_part(tiny_run: Path,
     shutil.copytree(tiny_run / "tables", source, ignore=shutil.ignore_patterns("manifest.json"))
     (source / "icu" / "chartevents").mkdir()
     part = (source / "icu" / "chartevents.parquet").rename(source / "icu" / "chartevents" / "part-0.parquet")
-    before = pipeline.digest_tables(source, "mimic_iv")
-    assert pipeline.digest_tables(source, "mimic_iv") == before
+    before = pipeline.digest_tables(source, SourceConfig(kind="mimic_iv"))
+    assert pipeline.digest_tables(source, SourceConfig(kind="mimic_iv")) == before
     part.write_bytes(part.read_bytes() + b"x")
-    changed = pipeline.digest_tables(source, "mimic_iv")
+    changed = pipeline.digest_tables(source, SourceConfig(kind="mimic_iv"))
     assert changed != before
     part.with_name("part-1.parquet").write_bytes(b"more")
-    assert pipeline.digest_tables(source, "mimic_iv") != changed
+    assert pipeline.digest_tables(source, SourceConfig(kind="mimic_iv")) != changed
 
 
 def test_a_meds_dataset_is_told_apart_by_every_file_below_its_data(tmp_path: Path) -> None:
     shard = tmp_path / "data" / "train" / "0.parquet"
     shard.parent.mkdir(parents=True)
     shard.write_bytes(b"events")
-    before = pipeline.digest_tables(tmp_path, "meds")
+    before = pipeline.digest_tables(tmp_path, SourceConfig(kind="meds"))
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / "codes.parquet").write_bytes(b"not read")
-    assert pipeline.digest_tables(tmp_path, "meds") == before
+    assert pipeline.digest_tables(tmp_path, SourceConfig(kind="meds")) == before
     shard.write_bytes(b"others")
-    assert pipeline.digest_tables(tmp_path, "meds") != before
+    assert pipeline.digest_tables(tmp_path, SourceConfig(kind="meds")) != before
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import gzip
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -311,30 +312,43 @@ def test_an_ingest_that_ended_early_goes_on_without_reading_again(simulated: Pat
     assert all((tmp_path / "whole" / file).read_bytes() == (tmp_path / "out" / file).read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_dry_run_reads_no_more_than_its_patients_need(simulated: Path, tmp_path: Path, kind: str) -> None:
-    """The rows behind its patients hold what no reader accepts, and are not met."""
-    root = tmp_path / "in"
+def by_patient(simulated: Path, root: Path) -> pa.Table:
+    """A copy of the tables whose chart rows are in the patients' order, as in MIMIC-IV."""
     shutil.copytree(simulated, root)
-    chart = pq.read_table(root / "icu" / "chartevents.parquet").sort_by("subject_id")
-    (root / "icu" / "chartevents.parquet").unlink()
-    if kind == "parquet":
-        pq.write_table(chart, root / "icu" / "chartevents.parquet", row_group_size=200)
-        content = bytearray((root / "icu" / "chartevents.parquet").read_bytes())
-        last = pq.ParquetFile(root / "icu" / "chartevents.parquet").metadata
-        place = last.row_group(last.num_row_groups - 1).column(0).data_page_offset
-        content[place : place + 40] = bytes(40)
-        (root / "icu" / "chartevents.parquet").write_bytes(bytes(content))
-    else:
-        pacsv.write_csv(chart, root / "icu" / "chartevents.csv")
-        with (root / "icu" / "chartevents.csv").open("a") as file:
-            file.write("garbage,that,no,reader,accepts\n" * 3)
-    whole = sources.SourceConfig(kind="mimic_iv", memory_mb=256)
+    path = root / "icu" / "chartevents.parquet"
+    chart = pq.read_table(path).sort_by("subject_id")
+    pq.write_table(chart, path, row_group_size=200)
+    return chart
+
+
+def test_a_dry_run_reads_no_row_group_that_its_patients_are_not_in(simulated: Path, tmp_path: Path) -> None:
+    """The last row group is damaged, and is not met."""
+    root = tmp_path / "in"
+    column = by_patient(simulated, root).column_names.index("stay_id")
+    path = root / "icu" / "chartevents.parquet"
+    groups, content = pq.read_metadata(path), bytearray(path.read_bytes())
+    place = groups.row_group(groups.num_row_groups - 1).column(column).data_page_offset
+    content[place : place + 40] = bytes(40)
+    path.write_bytes(bytes(content))
     with pytest.raises(InputError, match="chartevents"):
-        sources.ingest(root, tmp_path / "whole", whole)
-    limited = whole.model_copy(update={"limit_stays": 2})
-    counts = sources.ingest(root, tmp_path / "dry", limited)
+        sources.ingest(root, tmp_path / "whole", IV)
+    counts = sources.ingest(root, tmp_path / "dry", IV.model_copy(update={"limit_stays": 2}))
     stays = pq.read_table(tmp_path / "dry" / "shard-00000" / "stays.parquet")
     assert 2 <= stays.num_rows <= 4
     assert counts["icustays", "dry run: stays not read"] == 12 - stays.num_rows
     assert pq.read_table(tmp_path / "dry" / "shard-00000" / "observations.parquet").num_rows > 100
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_dry_run_reads_a_csv_until_its_patients_are_past(simulated: Path, tmp_path: Path, in_order: bool) -> None:
+    """A table that is in no order is read to its end, so that nothing of them is missed."""
+    chart = by_patient(simulated, tmp_path / "in")
+    chart = chart if in_order else chart.take(np.random.default_rng(0).permutation(chart.num_rows))
+    pacsv.write_csv(chart, tmp_path / "chartevents.csv")
+    table = next(table for table in mimic_iv.TABLES if table.name == "chartevents")
+    patients = np.unique(chart["subject_id"].to_numpy())[:2]
+    read = list(files.batches(table, [tmp_path / "chartevents.csv"], 1 << 16, patients))
+    rows = sum(batch.rows for batch in read)
+    wanted = int(np.isin(chart["subject_id"].to_numpy(), patients).sum())
+    assert wanted <= rows
+    assert (rows < chart.num_rows / 2) if in_order else (rows == chart.num_rows)
