@@ -14,7 +14,7 @@ from ope import comparison, estimates, fqe, importance, influence, interval, ove
 from ope import gates as gating
 from ope.comparison import Clinical, Comparison, ComparisonConfig
 from ope.estimates import ESTIMATORS, LEAN_ON_MODEL, NEED_Q, Estimate, Sample
-from ope.fqe import Fitted, FqeConfig
+from ope.fqe import Fitted, FqeConfig, Target
 from ope.gates import Gate, GateConfig
 from ope.interval import Interval
 from ope.overlap import Overlap
@@ -128,13 +128,13 @@ def clinicians(setting: Setting) -> Finding:
     return _finding(t, shared, gates, {CLINICIANS: importance.logged}, setting.cut, setting)
 
 
-def assess(probabilities: Callable[[np.ndarray], np.ndarray], learned: bool, setting: Setting) -> Finding:
+def assess(target: Target, learned: bool, setting: Setting) -> Finding:
     """All that is found of one policy; model-based estimates only for a learned one."""
     episodes, config = setting.episodes, setting.config
     found = comparison.compare(
-        probabilities, episodes, setting.behaviour, setting.clinical, setting.group, config.gates.support_floor
+        target.rows, episodes, setting.behaviour, setting.clinical, setting.group, config.gates.support_floor
     )
-    fitted = _fitted(probabilities, setting) if learned and config.fqe is not None else None
+    fitted = _fitted(target, setting) if learned and config.fqe is not None else None
     t = _trajectories(found, fitted, config.gamma, setting)
     shared = overlap.measure(t, episodes.patient, found.unsupported)
     gates = [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration]
@@ -181,10 +181,10 @@ def coverage_of(name: str, certificate: Certificate | None) -> dict[str, float]:
     return {grade.estimator: grade.coverage for grade in grades if grade.policy == name}
 
 
-def _fitted(probabilities: Callable[[np.ndarray], np.ndarray], setting: Setting) -> Fitted:
+def _fitted(target: Target, setting: Setting) -> Fitted:
     config = setting.config
-    return fqe.evaluate(
-        setting.episodes, probabilities, config.gamma, config.fqe, setting.seed, setting.behaviour,
+    return fqe.evaluate_target(
+        setting.episodes, target, config.gamma, config.fqe, setting.seed, setting.behaviour,
         poor=10 * config.gates.support_floor,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Comparison: one pass of a policy over the evaluated states, from which all that is said of its doses is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,12 +10,11 @@ from pydantic import Field
 
 from cohort.config import Config
 from cohort.episodes import Episodes
-from cohort.errors import InputError
 from ope import divergence, hazards
 from ope.divergence import MEASURES, Grid
 from ope.hazards import Decisions
 
-_ROWS = 1 << 16  # states a policy is asked about at once
+_ROWS = 1 << 16  # decisions compared at once
 
 
 class ComparisonConfig(Config):
@@ -59,47 +58,29 @@ class Comparison:
 
 
 def compare(
-    probabilities: Callable[[np.ndarray], np.ndarray],
+    target: Float32[np.ndarray, "n a"],
     episodes: Episodes,
     behaviour: Float32[np.ndarray, "n a"],
     clinical: Clinical,
     group: Int[np.ndarray, "n"],
     support_floor: float,
 ) -> Comparison:
-    """Ask a policy about every state, some at a time.
-
-    Raises:
-        InputError: its answers are not probabilities of the cohort's actions.
-    """
+    """Hold a policy's probabilities at every decision against the clinicians', some decisions at a time."""
     n, a = episodes.n, episodes.n_actions
     ratio, measures = np.empty(n, np.float32), np.empty((n, len(MEASURES)), np.float32)
     hazard, shift = np.empty((n, len(hazards.HAZARDS)), np.float32), np.zeros((a, a))
     by_group = np.zeros((int(group.max()) + 1, a))
     for first in range(0, n, _ROWS):
         rows = slice(first, first + _ROWS)
-        target, action = checked(probabilities(episodes.state[rows]), behaviour[rows].shape), episodes.action[rows]
-        at = (np.arange(len(target)), action)
-        ratio[rows] = target[at] / behaviour[rows][at]
-        measures[rows] = divergence.per_step(target, behaviour[rows], action, clinical.doses, support_floor)
+        given, action = target[rows], episodes.action[rows]
+        at = (np.arange(len(given)), action)
+        ratio[rows] = given[at] / behaviour[rows][at]
+        measures[rows] = divergence.per_step(given, behaviour[rows], action, clinical.doses, support_floor)
         part = Decisions(**{key: value[rows] for key, value in vars(clinical.decisions).items()})
-        hazard[rows] = hazards.policy(part, target, clinical.doses, clinical.step_hours)
-        shift += divergence.shift_matrix(target, action, a)
-        np.add.at(by_group, group[rows], target)
+        hazard[rows] = hazards.policy(part, given, clinical.doses, clinical.step_hours)
+        shift += divergence.shift_matrix(given, action, a)
+        np.add.at(by_group, group[rows], given)
     return Comparison(ratio, measures, hazard, shift / n, by_group / by_group.sum(axis=1, keepdims=True))
-
-
-def checked(target: np.ndarray, shape: tuple[int, ...]) -> Float32[np.ndarray, "n a"]:
-    """A policy's answers, if they are probabilities of the right shape.
-
-    Raises:
-        InputError: they are not.
-    """
-    if target.shape != shape:
-        raise InputError(f"policy answers with shape {target.shape}, expected {shape}")
-    off = int((~(np.abs(target.sum(axis=1) - 1) <= 1e-4)).sum())
-    if off or target.min() < 0:
-        raise InputError(f"policy answers with probabilities that do not sum to 1 in {off} of {len(target)} states")
-    return target.astype(np.float32, copy=False)
 
 
 def sections(

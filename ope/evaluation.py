@@ -11,20 +11,24 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 import policy.store
-from cohort import artifact, build, dictionary, trajectories
+from cohort import artifact, build, dictionary, features, trajectories
 from cohort.episodes import Episodes
 from cohort.errors import ArtifactError, ConfigError, InputError
-from ope import assessment, divergence, hazards, interval, overlap, self_test, twin
+from ope import assessment, divergence, fqe, hazards, interval, overlap, self_test, treated, twin
 from ope import gates as gating
+from ope import served as serving
 from ope.assessment import CLINICIANS, EvaluationConfig, Finding, Setting
 from ope.comparison import Clinical
 from ope.estimates import Estimate, evaluate, shown
+from ope.fqe import Target
 from ope.gates import Gate
 from ope.interval import Interval
 from ope.self_test import Check
 from ope.trajectories import attainable
 from ope.twin import Certificate
 from policy import behaviour as behaviour_model
+from policy import recommend
+from policy.recommend import Bedside
 
 __all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
 
@@ -34,24 +38,59 @@ VERSION = 2
 BASELINE = "bc"
 PREFERRED = "conservative_iql"
 CONTROLS = ("random", "zero_drug", "maximum_dose")
+DRAWN, LIKELIEST = "served_drawn", "served_likeliest"
+"""The main policy as its reader gets it: see `ope.served`."""
 
 
-def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig, seed: int) -> dict[str, Any]:
+def run(
+    cohort_dir: Path,
+    policies: Mapping[str, Path],
+    config: EvaluationConfig,
+    seed: int,
+    behaviour: Path | None = None,
+    rollouts: Path | None = None,
+) -> dict[str, Any]:
     """Evaluate saved policies on the cohort's evaluation patients.
+
+    Args:
+        cohort_dir: a finished cohort.
+        policies: name -> directory of each.
+        config: what is estimated, and the gates.
+        seed: of every fold, network and resample.
+        behaviour: the model of what clinicians do in a state, beside which a recommendation is shown; without it the
+            policy as it would be served is not evaluated.
+        rollouts: what the policies returned where they treated, from a simulated hospital.
 
     Returns:
         A JSON-serialisable document::
 
-            version, seed, config, gates {config, sha256}, cohort {digest, split, patients, episodes, decisions},
-            self_test [check], behaviour {gate, by_action, by_drug, floor}, clinicians {estimate}, certificate of the
-            twin or null, ranks {estimator, policies, probability [policy][place]} or null, simultaneous {policy:
-            interval} or null, verdict {policy, verdict, binding: gate}, policies {name: {kind: learned | control,
-            digest, overlap, gates [gate], estimates [estimate], against {clinicians | bc: [estimate of difference]},
-            minimum_detectable, divergence, hazards, supporting (or null, or null parts, and
-            supporting_withheld: the reason), verdict, binding: gate}}
+            version, seed, config
+            gates        {config, sha256}
+            cohort       {digest, split, patients, episodes, decisions}
+            self_test    [check]
+            behaviour    {gate, by_action [error], by_drug {drug: [bin]}, by_subgroup [{feature, low, high, label,
+                         patients, decisions, by_drug or null}], floor}
+            clinicians   {estimate}
+            certificate  of the twin, or null: {repeats, episodes, groups, grades [{policy, estimator, truth, bias,
+                         rmse, coverage, ess}], orderings [{estimator, rank_correlation, regret [k = 1, 2, 3]}]}
+            rollouts     in a simulated hospital, else null: {stays, truths {policy | clinicians: {value, error,
+                         difference, difference_error}}, grades [{estimator, policies, bias, rmse, coverage, printed,
+                         printed_missed, rank_correlation, regret [k = 1, 2, 3]}]}
+            served       null, or {policy, decisions, silent {gate: decisions}, ways {served_drawn | served_likeliest:
+                         {overlap, gates, estimates, against {clinicians}, divergence {measure: interval}, verdict,
+                         binding}}}
+            ranks        null, or {estimator, policies, probability [policy][place]}
+            simultaneous null, or {policy: interval}
+            verdict      {policy, verdict, binding: gate}
+            policies     {name: {kind: learned | control, digest, overlap, gates [gate], estimates [estimate],
+                         against {clinicians | bc: [estimate of the difference]}, minimum_detectable, divergence,
+                         hazards, supporting (or null, or null parts, and supporting_withheld: the reason), verdict,
+                         binding: gate}}
 
         An estimate has the fields of `Estimate`, a gate those of `Gate`. Where `withheld` is not null it is
-        `code: reason` and value, low and high are null. Controls have no verdict.
+        `code: reason` and value, low and high are null. Controls have no verdict. A subgroup has a label or else
+        values in [low, high), null where open-ended; a cell of too few is null. Truths are discounted means over
+        simulated patients; a rollout's grades count estimates whether or not they are withheld.
 
     Raises:
         InputError: a policy may have been trained on evaluation patients, does not fit the cohort's states or actions,
@@ -61,7 +100,7 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
     """
     if not policies:
         raise ConfigError("evaluation: no policy to evaluate")
-    main = _main(config, policies)
+    main = main_policy(config, policies)
     for name, path in policies.items():
         require_apart(name, path, cohort_dir)
     episodes = build.episodes(cohort_dir, "evaluate")
@@ -69,10 +108,11 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
     setting = _setting(cohort_dir, episodes, checks, config, seed)
     clinicians = assessment.clinicians(setting)
     findings = {
-        name: assessment.assess(probabilities, name not in CONTROLS, setting)
+        name: assessment.assess(fqe.ask(episodes, probabilities), name not in CONTROLS, setting)
         for name, probabilities in _subjects(policies, episodes.n_actions)
     }
-    certificate = _certificate(findings, setting)
+    served, silent = _served(policies[main], behaviour, cohort_dir, setting)
+    certificate = _certificate({**findings, **served}, setting)
     entries = _entries(findings, clinicians, certificate, setting)
     for name, path in policies.items():
         entries[name] |= {"digest": artifact.digest(path)}
@@ -99,6 +139,13 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
             },
             "clinicians": {"estimate": assessment.judged(clinicians, {}, setting)[0]},
             "certificate": certificate,
+            "rollouts": rollouts
+            and treated.certify(
+                rollouts,
+                {name: finding.intervals for name, finding in findings.items()},
+                {name: entry["estimates"] for name, entry in entries.items()},
+            ),
+            "served": _served_entry(main, served, silent, clinicians, certificate, setting),
             **_together(findings, clinicians, entries, setting),
             "policies": entries,
             "verdict": {"policy": main, **{key: entries[main][key] for key in ("verdict", "binding")}},
@@ -108,7 +155,13 @@ def run(cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig
 
 
 def write(
-    draft: Path, cohort_dir: Path, policies: Mapping[str, Path], config: EvaluationConfig, seed: int
+    draft: Path,
+    cohort_dir: Path,
+    policies: Mapping[str, Path],
+    config: EvaluationConfig,
+    seed: int,
+    behaviour: Path | None = None,
+    rollouts: Path | None = None,
 ) -> dict[str, Any]:
     """`run`, in a stage's draft: gates.json before any policy is looked at, evaluation.json in the end.
 
@@ -116,7 +169,7 @@ def write(
         SutureError: as `run`.
     """
     gating.write(draft, config.gates)
-    document = run(cohort_dir, policies, config, seed)
+    document = run(cohort_dir, policies, config, seed, behaviour, rollouts)
     artifact.write_json(draft / FILE, document)
     return document
 
@@ -228,9 +281,14 @@ def _subjects(policies: Mapping[str, Path], n_actions: int) -> Iterator[tuple[st
     """The policies, one in memory at a time, then the controls."""
     for name, path in policies.items():
         yield name, policy.store.load(path).probs
-    random, one_hot = np.full(n_actions, 1 / n_actions, np.float32), np.eye(n_actions, dtype=np.float32)
-    for name, distribution in zip(CONTROLS, (random, one_hot[0], one_hot[-1]), strict=True):
+    for name, distribution in controls(n_actions).items():
         yield name, partial(constant, distribution)
+
+
+def controls(n_actions: int) -> dict[str, Float32[np.ndarray, "a"]]:
+    """The deliberately bad policies: the same probabilities in every state."""
+    random, one_hot = np.full(n_actions, 1 / n_actions, np.float32), np.eye(n_actions, dtype=np.float32)
+    return dict(zip(CONTROLS, (random, one_hot[0], one_hot[-1]), strict=True))
 
 
 def constant(distribution: Float32[np.ndarray, "a"], state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
@@ -247,6 +305,58 @@ def _certificate(findings: Mapping[str, Finding], setting: Setting) -> Certifica
     return twin.certify(
         setting.twin, policies, config.estimators, config.gamma, *sizes, config.twin, config.level, setting.seed
     )
+
+
+def _served(
+    path: Path, behaviour: Path | None, cohort_dir: Path, setting: Setting
+) -> tuple[dict[str, Finding], Mapping[str, int]]:
+    """The main policy as its reader gets it, with a dose drawn or the likeliest; where it is silent, as clinicians do.
+
+    At the end of an episode that is cut off the policy answers unmasked.
+    """
+    if behaviour is None:
+        return {}, {}
+    own, episodes, decisions = policy.store.load(path), setting.episodes, setting.clinical.decisions
+    reader = serving.Reader(
+        known=recommend.support(build.episodes(cohort_dir, "train")),
+        behaviour=policy.store.load(behaviour),
+        age_h=_ages(cohort_dir, own.features),
+        bedside=Bedside(decisions.cvp, decisions.balance_ml, decisions.previous_action),
+    )
+    found = serving.serve(own, reader, episodes, setting.behaviour)
+    final = fqe.ask_final(episodes, own.probs)
+    tables = {DRAWN: found.drawn, LIKELIEST: found.likeliest}
+    return {name: assessment.assess(Target(rows, final), True, setting) for name, rows in tables.items()}, found.silent
+
+
+def _ages(cohort_dir: Path, names: Sequence[str]) -> Float[np.ndarray, "n d"]:
+    """Hours since each feature of the evaluated states was measured; NaN where imputed, 0 for what never ages."""
+    aged = [name for name in names if name in features.MEASURED]
+    table = trajectories.read(cohort_dir, [f"{name}_age_h" for name in aged], "evaluate")
+    out = np.zeros((table.num_rows, len(names)))
+    for name in aged:
+        out[:, names.index(name)] = table[f"{name}_age_h"].to_numpy()
+    return out
+
+
+def _served_entry(
+    main: str,
+    served: Mapping[str, Finding],
+    silent: Mapping[str, int],
+    clinicians: Finding,
+    certificate: Certificate | None,
+    setting: Setting,
+) -> dict[str, Any] | None:
+    if not served:
+        return None
+    own, ways = assessment.judged(clinicians, {}, setting)[0], {}
+    for name, finding in served.items():
+        judged = assessment.judged(finding, assessment.coverage_of(name, certificate), setting)
+        against = {CLINICIANS: _differences(finding, judged, clinicians, [own], CLINICIANS, setting)}
+        described = {"divergence": (finding.described or {})["divergence"]["overall"]}
+        ways[name] = {"overlap": finding.overlap, "gates": finding.gates, "estimates": judged, "against": against}
+        ways[name] |= described | _verdict(finding, against[CLINICIANS], setting.config)
+    return {"policy": main, "decisions": setting.episodes.n, "silent": silent, "ways": ways}
 
 
 def _entries(
@@ -354,7 +464,12 @@ def _together(
     }
 
 
-def _main(config: EvaluationConfig, policies: Mapping[str, Path]) -> str:
+def main_policy(config: EvaluationConfig, policies: Mapping[str, Path]) -> str:
+    """The policy that the verdict is about.
+
+    Raises:
+        ConfigError: the configuration names one that is not there.
+    """
     if config.main is not None and config.main not in policies:
         raise ConfigError(f"evaluation: main: {config.main!r} is not among the policies: {', '.join(policies)}")
     ordered = [PREFERRED, *(name for name in policies if name != BASELINE), *policies]

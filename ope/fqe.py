@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32
 from pydantic import Field
 from torch import Tensor
 
@@ -27,6 +27,8 @@ from policy.networks import Learned, Mlp, Network
 from policy.train import one_thread
 
 STREAM = 0x667165
+_SUM_TOLERANCE = 1e-4
+_ROWS = 1 << 16  # states a policy is asked about at once
 
 Probabilities = Callable[[np.ndarray], np.ndarray]
 """States (n, d) in their own units to action probabilities (n, n_actions)."""
@@ -62,9 +64,58 @@ class Fitted:
     """The part of it from poorly supported actions: sum over b < floor of (pi - b) (Q - sum_a b Q)."""
 
 
+@dataclass(frozen=True)
+class Target:
+    """A policy's probabilities wherever an evaluation needs them."""
+
+    rows: Float32[np.ndarray, "n a"]
+    """At each decision."""
+    final: Float32[np.ndarray, "k a"]
+    """Where an episode was cut off, in the order of the episodes."""
+
+
+def ask(episodes: Episodes, probabilities: Probabilities) -> Target:
+    """A policy's answers in every state of the episodes.
+
+    Raises:
+        InputError: the policy's probabilities do not fit the states.
+    """
+    rows = np.empty((episodes.n, episodes.n_actions), np.float32)
+    for first in range(0, episodes.n, _ROWS):
+        part = episodes.state[first : first + _ROWS]
+        rows[first : first + _ROWS] = _checked(probabilities(part), len(part), episodes.n_actions)
+    return Target(rows, ask_final(episodes, probabilities))
+
+
+def ask_final(episodes: Episodes, probabilities: Probabilities) -> Float32[np.ndarray, "k a"]:
+    """A policy's answers where episodes were cut off."""
+    cut = episodes.final_state[~episodes.terminated]
+    if not len(cut):
+        return np.empty((0, episodes.n_actions), np.float32)
+    return _checked(probabilities(cut), len(cut), episodes.n_actions)
+
+
 def evaluate(
     episodes: Episodes,
     probabilities: Probabilities,
+    gamma: float,
+    config: FqeConfig | None = None,
+    seed: int = 0,
+    behaviour: Float[np.ndarray, "n a"] | None = None,
+    poor: float = 0.02,
+) -> Fitted:
+    """`evaluate_target` of a policy that answers states.
+
+    Raises:
+        ConfigError: fewer patients than folds.
+        InputError: the policy's probabilities do not fit the states.
+    """
+    return evaluate_target(episodes, ask(episodes, probabilities), gamma, config, seed, behaviour, poor)
+
+
+def evaluate_target(
+    episodes: Episodes,
+    target: Target,
     gamma: float,
     config: FqeConfig | None = None,
     seed: int = 0,
@@ -75,7 +126,7 @@ def evaluate(
 
     Args:
         episodes: the evaluation patients.
-        probabilities: the target policy.
+        target: the policy's probabilities, which may depend on more than the state.
         gamma: discount per step.
         config: networks and training; None: the defaults.
         seed: of folds, networks and batches.
@@ -84,7 +135,6 @@ def evaluate(
 
     Raises:
         ConfigError: fewer patients than folds.
-        InputError: the policy's probabilities do not fit the states.
     """
     options = config or FqeConfig()
     patients = np.unique(episodes.patient)
@@ -96,14 +146,19 @@ def evaluate(
     q, v = np.empty(episodes.n, np.float32), np.empty((options.members, episodes.n), np.float32)
     final, gains = np.zeros(episodes.n_episodes), np.zeros((2, episodes.n), np.float32)
     for k in range(options.folds):
-        network, scale = fit(episodes.select(fold != k), probabilities, gamma, options, seed + k, scaler)
+        chosen_episodes = fold != k
+        part = _part(target, episodes, chosen_episodes)
+        network, scale = fit_target(episodes.select(chosen_episodes), part, gamma, options, seed + k, scaler)
+        own = _part(target, episodes, ~chosen_episodes)
         rows, cut = np.flatnonzero((fold == k)[episodes.episode]), np.flatnonzero((fold == k) & ~episodes.terminated)
-        q[rows], v[:, rows] = _read(network, scaler, scale, episodes.state[rows], episodes.action[rows], probabilities)
+        table = network(scaler.transform(episodes.state[rows])) * np.float32(scale)
+        q[rows] = table[:, np.arange(len(rows)), episodes.action[rows]].mean(axis=0)
+        v[:, rows] = np.einsum("mna,na->mn", table, own.rows)
         if behaviour is not None:
-            gains[:, rows] = _gain(network, scaler, scale, episodes.state[rows], behaviour[rows], probabilities, poor)
+            gains[:, rows] = _gain(table.mean(axis=0), own.rows, behaviour[rows], poor)
         if len(cut):
-            states = episodes.final_state[cut]
-            final[cut] = _read(network, scaler, scale, states, np.zeros(len(cut), int), probabilities)[1].mean(axis=0)
+            ends = network(scaler.transform(episodes.final_state[cut])) * np.float32(scale)
+            final[cut] = np.einsum("mna,na->mn", ends, own.final).mean(axis=0)
     members = v[:, episodes.start].astype(np.float64).mean(axis=1)
     gain, poor_gain = gains if behaviour is not None else (None, None)
     return Fitted(q, v.mean(axis=0), final, members, gain, poor_gain)
@@ -112,6 +167,13 @@ def evaluate(
 def fit(
     episodes: Episodes, probabilities: Probabilities, gamma: float, config: FqeConfig, seed: int, scaler: Scaler
 ) -> tuple[Network, float]:
+    """`fit_target` of a policy that answers states."""
+    return fit_target(episodes, ask(episodes, probabilities), gamma, config, seed, scaler)
+
+
+def fit_target(
+    episodes: Episodes, target: Target, gamma: float, config: FqeConfig, seed: int, scaler: Scaler
+) -> tuple[Network, float]:
     """Fit the ensemble on all of `episodes`.
 
     Returns:
@@ -119,7 +181,8 @@ def fit(
     """
     scale = batches.reward_scale(episodes, gamma)
     data = batches.data(episodes, scaler, scale)
-    target = _target_probabilities(episodes, probabilities)
+    end = np.zeros((1, episodes.n_actions), np.float32)  # the last row of `batches.data`
+    known = torch.from_numpy(np.concatenate([target.rows, target.final, end]))
     weight = _weights(episodes, config.members, seed)
     low, high = (bound / scale for bound in attainable(episodes, gamma))
     with one_thread():
@@ -128,7 +191,7 @@ def fit(
         sampler = Sampler(data, config.batch, seed)
         for number in range(config.updates):
             batch = sampler.at(number)
-            following = target.index_select(0, data.following.index_select(0, batch.row))
+            following = known.index_select(0, data.following.index_select(0, batch.row))
             update(net, batch, following, weight[:, batch.row], gamma, (low, high), config.target_rate)
     return net.net.freeze(), scale
 
@@ -163,47 +226,25 @@ def _weights(episodes: Episodes, members: int, seed: int) -> Float[Tensor, "m n"
     return torch.from_numpy(drawn[:, place][:, episodes.episode].astype(np.float32))
 
 
-def _target_probabilities(episodes: Episodes, probabilities: Probabilities) -> Float[Tensor, "k a"]:
-    """The target policy at every row of `batches.data`: states, final states of cut-off episodes, and the end (0)."""
-    cut = episodes.final_state[~episodes.terminated]
-    parts = [
-        _checked(probabilities(part), len(part), episodes.n_actions) for part in (episodes.state, cut) if len(part)
-    ]
-    return torch.from_numpy(np.concatenate([*parts, np.zeros((1, episodes.n_actions), np.float32)]))
+def _part(target: Target, episodes: Episodes, chosen: Bool[np.ndarray, "e"]) -> Target:
+    """The probabilities of some episodes."""
+    return Target(target.rows[chosen[episodes.episode]], target.final[chosen[~episodes.terminated]])
 
 
-def _checked(probs: np.ndarray, n: int, n_actions: int) -> np.ndarray:
+def _checked(probs: np.ndarray, n: int, n_actions: int) -> Float32[np.ndarray, "n a"]:
     if probs.shape != (n, n_actions):
         raise InputError(f"policy answers with shape {probs.shape}, expected ({n}, {n_actions})")
-    return np.asarray(probs, np.float32)
-
-
-def _read(
-    network: Network,
-    scaler: Scaler,
-    scale: float,
-    state: Float32[np.ndarray, "n d"],
-    action: Int[np.ndarray, "n"],
-    probabilities: Probabilities,
-) -> tuple[Float32[np.ndarray, "n"], Float32[np.ndarray, "m n"]]:
-    """Mean Q of the actions, and every member's V."""
-    values = network(scaler.transform(state)) * np.float32(scale)
-    mean_q = values[:, np.arange(len(state)), action].mean(axis=0)
-    return mean_q, np.einsum("mna,na->mn", values, _checked(probabilities(state), *values.shape[1:]))
+    off = int((~(np.abs(probs.sum(axis=1) - 1) <= _SUM_TOLERANCE) | (probs < 0).any(axis=1)).sum())
+    if off:
+        raise InputError(f"policy answers with probabilities that do not sum to 1 in {off} of {n} states")
+    return probs.astype(np.float32, copy=False)
 
 
 def _gain(
-    network: Network,
-    scaler: Scaler,
-    scale: float,
-    state: Float32[np.ndarray, "n d"],
-    behaviour: Float[np.ndarray, "n a"],
-    probabilities: Probabilities,
-    poor: float,
+    q: Float32[np.ndarray, "n a"], target: Float32[np.ndarray, "n a"], behaviour: Float[np.ndarray, "n a"], poor: float
 ) -> Float32[np.ndarray, "2 n"]:
     """The claimed gain of one decision, and its part from actions with b < poor."""
-    q = network(scaler.transform(state)).mean(axis=0) * np.float32(scale)
-    excess = probabilities(state) - behaviour
+    excess = target - behaviour
     advantage = q - (behaviour * q).sum(axis=1, keepdims=True)
     gain: np.ndarray = np.stack(
         [(excess * advantage).sum(axis=1), (excess * advantage * (behaviour < poor)).sum(axis=1)]

@@ -147,8 +147,8 @@ def by_subgroup(
         if patients >= smallest:
             told = by_drug(behaviour[rows], action[rows], shape)
             bins = {drug: [_large(one, smallest) for one in each] for drug, each in told.items()}
-        bounds = (group.low, group.high) if group.label is None else (None, None)
-        found.append(Subgroup(group.feature, *bounds, group.label, patients, int(rows.sum()), bins))
+        low, high = (group.low, group.high) if group.label is None else (None, None)
+        found.append(Subgroup(group.feature, low, high, group.label, patients, int(rows.sum()), bins))
     return found
 
 

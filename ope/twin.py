@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
-from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
 from cohort.scaler import fit as fit_scaler
-from ope import estimates, tabular
+from ope import estimates, tabular, treated
 from ope.estimates import ESTIMATORS, NEED_Q
 from ope.importance import divide
 from ope.overlap import measure
@@ -74,8 +73,8 @@ class Ordering:
     estimator: str
     rank_correlation: float
     """Spearman's, between estimates and exact values."""
-    regret: float
-    """Exact value of the best policy less that of the one it puts first."""
+    regret: tuple[float, ...]
+    """Exact value of the best policy less that of the best among the first 1, 2 and 3 by this estimator."""
 
 
 @dataclass(frozen=True)
@@ -252,9 +251,7 @@ def _error(deviation: Float[np.ndarray, "r"]) -> tuple[float, float]:
 
 def _ordering(estimator: str, value: Float[np.ndarray, "r m"], exact: Float[np.ndarray, "m"]) -> Ordering:
     usable = value[~np.isnan(value).any(axis=1)]
-    if not len(usable) or len(exact) < 2 or np.ptp(exact) == 0:
-        return Ordering(estimator, float("nan"), float("nan"))
-    true_rank = rankdata(exact)
-    correlations = [np.corrcoef(rankdata(row), true_rank)[0, 1] for row in usable if np.ptp(row) > 0]
-    regret = exact.max() - exact[usable.argmax(axis=1)]
-    return Ordering(estimator, float(np.mean(correlations)) if correlations else float("nan"), float(regret.mean()))
+    found = [correlation for row in usable if not np.isnan(correlation := treated.rank_correlation(row, exact))]
+    regrets = [[treated.regret(row, exact, k) for row in usable] for k in treated.PLACES]
+    mean = [float(np.mean(each)) if each else float("nan") for each in (found, *regrets)]
+    return Ordering(estimator, mean[0], tuple(mean[1:]))

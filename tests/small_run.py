@@ -85,10 +85,11 @@ def evaluated(out: Path, gates: GateConfig, seed: int = 0) -> None:
         fqe=FqeConfig(updates=20, members=2, hidden=(16,)),
     )
     policies = {name: out / POLICY / name for name in ("bc", "iql")}
-    inputs = {COHORT: out / COHORT, **{f"{POLICY}/{name}": path for name, path in policies.items()}}
+    inputs = {COHORT: out / COHORT, BEHAVIOUR: out / BEHAVIOUR}
+    inputs |= {f"{POLICY}/{name}": path for name, path in policies.items()}
     settings = config.model_dump(mode="json")
     with artifact.writing(out / OPE, "evaluation", settings, inputs, seed, overwrite=True) as draft:
-        evaluation.write(draft.path, out / COHORT, policies, config, seed)
+        evaluation.write(draft.path, out / COHORT, policies, config, seed, out / BEHAVIOUR)
 
 
 def cohort(out: Path, n_stays: int, seed: int = 0) -> None:

@@ -1,7 +1,7 @@
 """Rollout: the true value of a policy, by letting it treat the simulated hospital's patients."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -64,20 +64,48 @@ def rollout(
             features.
         ConfigError: a step that is not the hospital's or the policy's, or an anchor that is not admission.
     """
+    each = returns(policy, n_stays, seed, config, grid=grid, reward=reward, given=given, progress=progress)
+    return _truth(each.value, each.alive)
+
+
+@dataclass(frozen=True)
+class Returns:
+    """What became of every stay of a rollout; stay by stay the same patients with the same luck under every policy."""
+
+    value: Float[np.ndarray, "n"]
+    """Sum of the rewards, discounted per window."""
+    alive: Bool[np.ndarray, "n"]
+    """Left the hospital alive."""
+    hours: Float[np.ndarray, "n"]
+    """In the ICU."""
+
+
+def returns(
+    policy: Policy | None,
+    n_stays: int,
+    seed: int,
+    config: HospitalConfig | None = None,
+    *,
+    grid: GridConfig | None = None,
+    reward: RewardConfig | None = None,
+    given: ActionConfig | None = None,
+    gamma: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Returns:
+    """`rollout`, stay by stay, with a discount per decision; arguments and errors as there."""
     config, grid, reward = config or HospitalConfig(), grid or GridConfig(), reward or RewardConfig()
     if grid.step_hours != config.decision_hours or grid.anchor != "admission":
         raise ConfigError(
             f"rollout: grid of {grid.step_hours} h from {grid.anchor}, the hospital decides every "
             f"{config.decision_hours} h from admission"
         )
-    returns, alive = [], []
+    parts: list[Returns] = []
     for shard in simulation.shards(n_stays, seed, config):
-        end = _treated(shard, policy, grid, given)
-        returns.append(stay_returns(end.outcomes, grid, reward))
-        alive.append(~end.outcomes.died_in_hospital)
+        end = _treated(shard, policy, grid, given).outcomes
+        parts.append(Returns(stay_returns(end, grid, reward, gamma), ~end.died_in_hospital, end.out_hour))
         if progress is not None:
-            progress(sum(map(len, alive)), n_stays)
-    return _truth(np.concatenate(returns), np.concatenate(alive))
+            progress(sum(len(part.value) for part in parts), n_stays)
+    return Returns(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "alive", "hours")))
 
 
 def _treated(shard: Shard, policy: Policy | None, grid: GridConfig, given: ActionConfig | None) -> simulation.Course:

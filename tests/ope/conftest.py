@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 import policy
 from cohort import artifact, build, hospital, sources
-from policy import store
+from policy import behaviour, store
 
 root = Path(sys.argv[1])
 hospital.simulate(root / "tables", root / "truth", hospital.HospitalConfig(n_stays=150), 3)
@@ -22,6 +22,9 @@ episodes = build.episodes(root / "cohort", "train")
 for name in ("bc", "iql"):
     with artifact.writing(root / "policy" / name, "policy", {}, {"cohort": root / "cohort"}, 0) as draft:
         store.write(policy.fit(name, episodes, {"updates": 60, "hidden": [16], "min_updates": 0}, 0), draft.path)
+with artifact.writing(root / "behaviour", "behaviour", {}, {"cohort": root / "cohort"}, 0) as draft:
+    quick = behaviour.BehaviourConfig(updates=60, hidden=(16,), min_updates=0)
+    store.write(behaviour.fit(episodes, quick, 0), draft.path)
 """
 
 
@@ -37,3 +40,9 @@ def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def policies(cohort_dir: Path) -> dict[str, Path]:
     """Two saved policies of the cohort, hardly trained."""
     return {name: cohort_dir.parent / "policy" / name for name in ("bc", "iql")}
+
+
+@pytest.fixture(scope="session")
+def behaviour(cohort_dir: Path) -> Path:
+    """What clinicians do in a state, as it stands beside a recommendation."""
+    return cohort_dir.parent / "behaviour"

@@ -10,10 +10,11 @@ import pytest
 from cohort import artifact
 from cohort.config import parse
 from cohort.errors import ArtifactError, ConfigError, InputError
-from ope import evaluation, gates
+from ope import evaluation, gates, treated
 from ope.evaluation import EvaluationConfig
 from ope.fqe import FqeConfig
 from ope.gates import GateConfig
+from ope.treated import Treated
 from ope.twin import TwinConfig
 from policy.behaviour import BehaviourConfig
 from tests.ope.test_estimates import OPEN
@@ -32,9 +33,17 @@ def document(cohort_dir: Path, policies: dict[str, Path]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def opened(cohort_dir: Path, policies: dict[str, Path]) -> dict[str, Any]:
-    """The same with gates so wide that every number is printed."""
-    return evaluation.run(cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0)
+def opened(
+    cohort_dir: Path, policies: dict[str, Path], behaviour: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The same with gates so wide that every number is printed, as served too, and beside what treating returned."""
+    rollouts = tmp_path_factory.mktemp("treated") / "rollouts"
+    names = ["clinicians", *policies, *evaluation.CONTROLS]
+    with artifact.writing(rollouts, "rollouts", {}) as draft:
+        treated.write(draft.path, 50, {name: Treated(k / 10, 0.1, k / 10, 0.1) for k, name in enumerate(names)})
+    return evaluation.run(
+        cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0, behaviour=behaviour, rollouts=rollouts
+    )
 
 
 def every_estimate(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -198,6 +207,34 @@ def test_no_cell_holds_fewer_patients_than_allowed(document: dict[str, Any]) -> 
     cells = document["policies"]["bc"]["divergence"]["strata"]
     assert any(cell["means"] is None for cell in cells)
     assert all((cell["means"] is None) == (cell["patients"] < 10) for cell in cells)
+
+
+def test_the_policy_as_served_is_evaluated_beside_the_plain_one(
+    document: dict[str, Any], opened: dict[str, Any]
+) -> None:
+    assert document["served"] is None
+    found = opened["served"]
+    assert (found["policy"], found["decisions"]) == (opened["verdict"]["policy"], opened["cohort"]["decisions"])
+    assert set(found["ways"]) == {"served_drawn", "served_likeliest"}
+    assert 0 < sum(found["silent"].values()) <= found["decisions"]
+    drawn, likeliest = (found["ways"][way]["overlap"]["ess"] for way in ("served_drawn", "served_likeliest"))
+    assert drawn != likeliest
+    for way in found["ways"].values():
+        assert {one["estimator"] for one in way["estimates"]} == set(opened["config"]["estimators"])
+        assert way["verdict"] in (gates.REFUSED, gates.INSUFFICIENT, gates.ELIGIBLE)
+
+
+def test_estimates_stand_beside_what_treating_returned(document: dict[str, Any], opened: dict[str, Any]) -> None:
+    assert document["rollouts"] is None
+    found = opened["rollouts"]
+    assert found["stays"] == 50
+    assert found["truths"]["iql"] == {"value": 0.2, "error": 0.1, "difference": 0.2, "difference_error": 0.1}
+    grades = {one["estimator"]: one for one in found["grades"]}
+    assert set(grades) == set(opened["config"]["estimators"])
+    assert grades["wdr"]["policies"] == 2
+    estimates = {name: entry["estimates"] for name, entry in opened["policies"].items()}
+    wdr = {name: one["value"] for name, all_ in estimates.items() for one in all_ if one["estimator"] == "wdr"}
+    assert grades["wdr"]["bias"] == pytest.approx((wdr["bc"] - 0.1 + wdr["iql"] - 0.2) / 2)
 
 
 def test_the_certificate_grades_every_policy_and_estimator(document: dict[str, Any]) -> None:
