@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from app import evidence
 from cohort.errors import ArtifactError, ConfigError, SutureError
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ Limit = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, as runs/demo.")]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--settings", metavar="FILE", help="The app's settings (YAML); where its audit log lies, among them."),
+]
 
 
 def main() -> None:
@@ -209,6 +214,18 @@ def sweep(
     settings.show(settings.run(_request(config, out, None, resume, overwrite, device)))
 
 
+@app.command()
+def lab(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The results' directory.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="All randomness.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there once it is complete.")] = False,
+) -> None:
+    """Break offline learning on purpose, on problems with a known answer, and write the curves: DIR/lab.json."""
+    from app import lab as experiments
+
+    experiments.show(experiments.write(out, seed, overwrite))
+
+
 @app.command("export-onnx")
 def export_onnx(
     run: RunArgument,
@@ -235,15 +252,6 @@ def evaluate(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Ov
 
     request = _request(config, out, None, resume, overwrite)
     pipeline.evaluate(request)
-
-
-@app.command()
-def report(config: ConfigFile, out: Out, resume: Resume = False, overwrite: Overwrite = False) -> None:
-    """Write the run as one self-contained page: DIR/report/report.html."""
-    from app import run as pipeline
-
-    request = _request(config, out, None, resume, overwrite)
-    pipeline.alone(request, [pipeline.report_stage(request)])
 
 
 @app.command()
@@ -300,17 +308,6 @@ def recommend(
 
 
 @app.command()
-def verify(run: RunArgument) -> None:
-    """Hash every file of a run again and check that each stage was made from the ones beside it."""
-    from app import verification
-
-    for one in verification.check(run):
-        print(f"{one.name:<18} {one.files:>6} files {one.megabytes:>10.1f} MB  sha256 {one.digest[:16]}")
-    print(f"{'beside the stages':<18} {verification.check_loose(run):>6} files")
-    print("every file is as it was written, and every stage was made from the ones beside it")
-
-
-@app.command()
 def explain(run: RunArgument) -> None:
     """Say for each stage of a run why it was made or reused, and what it was made from."""
     from app.explain import explain as each_stage
@@ -335,13 +332,48 @@ def doctor(
 def page(
     run: RunArgument,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where the page answers.")] = 8501,
+    settings: Settings = None,
 ) -> None:
-    """Open the pages of a run in the browser (this machine only)."""
+    """Open the pages of a run in the browser: on this machine only, unless a sign-in is configured."""
     from app.serve import serve
 
     if not (run / "run.json").is_file():
         raise ArtifactError(f"{run}: has no run.json, so it is not a run's directory")
-    raise typer.Exit(serve(run, port))
+    raise typer.Exit(serve(run, port, settings))
+
+
+@app.command()
+def replay(
+    run: RunArgument,
+    card: Annotated[
+        str, typer.Argument(metavar="CARD", help="A card's number, as the page and the audit log name it.")
+    ],
+    settings: Settings = None,
+) -> None:
+    """Make a card again that somebody was shown, compare it with the audit log byte for byte, and print it."""
+    from app import audit
+
+    sys.stdout.buffer.write(audit.replay(run, card, settings) + b"\n")
+
+
+@app.command()
+def feedback(
+    run: RunArgument,
+    cds_hooks: Annotated[
+        Path | None, typer.Option("--cds-hooks", metavar="FILE", help="Every response as CDS Hooks feedback (JSON).")
+    ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option("--preferences", metavar="FILE", help="What was preferred, as `dpo` reads it (CSV, parquet)."),
+    ] = None,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files.")] = False,
+) -> None:
+    """Write what clinicians answered: as CDS Hooks feedback, and as a preference table for the learner `dpo`."""
+    from app import audit
+
+    for line in audit.export(run, cds_hooks, preferences, settings, overwrite):
+        print(line)
 
 
 @app.command()
@@ -355,6 +387,9 @@ def bench(
     from app.bench import run as run_benchmarks
 
     raise typer.Exit(0 if run_benchmarks(names or [], quick) else 1)
+
+
+app.add_typer(evidence.commands)
 
 
 def _request(

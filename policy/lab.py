@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.optimize import brentq
+from jaxtyping import Float
 
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError
-from policy import base, filtered_bc, monitor
+from policy import base, monitor
 from policy.base import Policy
+from policy.textbook import STITCHING, Trajectory
 
 Removed = Literal["conservatism", "stitching", "advantage weighting"]
 
@@ -46,23 +46,6 @@ UNGUARDED: Mapping[str, Any] = {"n_critics": 1, "target_update_interval": 1, "le
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """One way through a graph: named states, the action taken in each, and the reward on the last step."""
-
-    states: tuple[str, ...]
-    actions: tuple[int, ...]
-    reward: float
-
-
-STITCHING = (
-    Trajectory(("s1", "s3", "s5"), (0, 0, 0), 3.0),  # s1 -> s3 -> s5 -> s7
-    Trajectory(("s4", "s3", "s6"), (0, 1, 0), 10.0),  # s4 -> s3 -> s6 -> s9
-    Trajectory(("s1", "s2"), (1, 0), 5.0),  # s1 -> s2 -> s8, which the guide's own graph lacks
-)
-"""The guide's stitching graph and a third way: the best from s1 (0, then 1 at s3: 10) is in no trajectory."""
-
-
-@dataclass(frozen=True)
 class Curve:
     """What one learner reaches as it trains."""
 
@@ -88,16 +71,50 @@ class Break:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What is said of a method: the guide's table, and its authors where the guide has no row."""
+
+    constraint: str
+    values: str
+    stitches: bool
+    risk: str
+    """Of querying values outside the data."""
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "bc": Claim("hard (only data actions)", "none", False, "none"),
+    "filtered_bc": Claim("hard (only data actions)", "none", False, "none"),
+    "awr": Claim("soft (exp weighting)", "MC returns", False, "none"),
+    "awac": Claim("soft (exp weighting)", "TD (Q with policy)", True, "moderate (policy query)"),
+    "iql": Claim("soft (exp weighting)", "TD (Q with V)", True, "none (no OOD query)"),
+    "conservative_iql": Claim("hard mask and stated KL", "TD (Q with V)", True, "none (supported actions only)"),
+    "cql": Claim("none (values are pushed down)", "TD (greedy), penalised", True, "low (unseen values are lowered)"),
+    "bcq": Claim("hard mask by an imitator", "TD (masked greedy)", True, "low (masked query)"),
+    "bear": Claim("MMD at most eps", "TD (Q with policy)", True, "moderate (policy query)"),
+    "dqn": Claim("none", "TD (greedy)", True, "high (max over all actions)"),
+    "sac": Claim("none", "TD (Q with policy)", True, "high (policy over all actions)"),
+    "dpo": Claim("KL to a reference", "none (preferences)", False, "none"),
+}
+OWN_TARGETS = frozenset({"awac", "bear", "cql", "bcq", "dqn", "sac"})
+"""Learners whose targets ask the values of their own policy's actions; the others' ask logged actions only, or none."""
+
+
+@dataclass(frozen=True)
 class Compared:
-    """A row of the method comparison, measured."""
+    """A row of the method comparison: what is said, and what was measured."""
 
     learner: str
+    said: Claim
     stitching: float
-    """Return from s1 on the stitching graph, as a share of the best, 10."""
+    """Return from s1 on the stitching graph, as a share of the best, 10; the best trajectory from there has 0.5."""
     unseen: float
     """Mean probability of actions that no record of that state has."""
+    queried: float
+    """The share of its targets' values that belongs to such actions."""
     excess: float
     """How far the largest value lies above what the rewards allow, in attainable ranges; 0 without values."""
+    achieved: float
+    """Exact return where unseen actions are harmful; 1 is best, -1 worst, 0 what chance logs."""
 
 
 def graph(paths: Sequence[Trajectory], copies: int, n_actions: int = 2) -> tuple[Episodes, dict[str, np.ndarray]]:
@@ -119,81 +136,6 @@ def graph(paths: Sequence[Trajectory], copies: int, n_actions: int = 2) -> tuple
 def options(name: str, updates: int) -> dict[str, Any]:
     """A learner's options on these problems."""
     return {**OPTIONS, **OWN_OPTIONS.get(name, {}), "updates": updates}
-
-
-def gridworld(
-    size: int, gamma: float, step_reward: float = 0.0
-) -> tuple[Float[np.ndarray, "r c"], Float[np.ndarray, "r c 4"]]:
-    """Optimal V and Q of a square grid whose last corner ends the episode with reward 1; moves: up, right, down, left.
-
-    Raises:
-        ConfigError: fewer than 2 squares a side, or gamma outside 0..1.
-    """
-    if size < 2 or not 0 <= gamma < 1:
-        raise ConfigError(f"gridworld: size {size} must be at least 2 and gamma {gamma:g} in 0..1 (1 left out)")
-    value, q = np.zeros((size, size)), np.zeros((size, size, 4))
-    row, column = np.indices((size, size))
-    moves = ((-1, 0), (0, 1), (1, 0), (0, -1))
-    goal = (size - 1, size - 1)
-    for _ in range(10_000):
-        for k, (down, right) in enumerate(moves):
-            r, c = np.clip(row + down, 0, size - 1), np.clip(column + right, 0, size - 1)
-            arrived = (r == goal[0]) & (c == goal[1])
-            q[..., k] = np.where(arrived, 1.0, step_reward + gamma * value[r, c])
-        q[goal] = 0.0
-        best = q.max(axis=2)
-        if np.abs(best - value).max() < 1e-12:
-            break
-        value = best
-    return value, q
-
-
-def overestimation(epsilon: float, gamma: float, backups: int, states: int = 6) -> tuple[Float[np.ndarray, "k"], float]:
-    """The largest value error after each backup, on a ring of states where an error of `epsilon` joins every backup.
-
-    Every state has a logged action of true value 0 and an action never logged, whose value is extrapolated from the
-    next state's best plus `epsilon`; nothing in the data corrects it.
-
-    Returns:
-        the error before the first backup and after each, and its limit epsilon / (1 - gamma).
-    """
-    q = np.zeros((states, 2))
-    q[:, 1] = epsilon
-    errors = [float(np.abs(q).max())]
-    for _ in range(backups):
-        following = np.roll(q.max(axis=1), -1)
-        q = np.stack([gamma * following, epsilon + gamma * following], axis=1)
-        errors.append(float(np.abs(q).max()))
-    return np.array(errors), monitor.compounded_error(epsilon, gamma)
-
-
-def filtered(returns: Float[np.ndarray, "e"], top_percent: float) -> tuple[Bool[np.ndarray, "e"], float, float]:
-    """Which trajectories filtered cloning keeps, the least return kept, and the kept ones' mean (what it can reach)."""
-    kept = filtered_bc.best(returns, top_percent)
-    return kept, float(returns[kept].min()), float(returns[kept].mean())
-
-
-def advantage_weights(returns: Float[np.ndarray, "n"], alpha: float) -> Float[np.ndarray, "n"]:
-    """AWR's normalised weights exp((R - mean R) / alpha), unclipped; alpha must be above 0."""
-    if alpha <= 0:
-        raise ConfigError(f"alpha {alpha:g} must be above 0")
-    scaled = (returns - returns.max()) / alpha
-    weight: np.ndarray = np.exp(scaled) / np.exp(scaled).sum()
-    return weight
-
-
-def expectile(values: Float[np.ndarray, "n"], tau: float) -> float:
-    """The tau-expectile: tau E(X - m)+ = (1 - tau) E(m - X)+ (first moments); tau 0.5 is the mean."""
-    if not 0 < tau < 1:
-        raise ConfigError(f"tau {tau:g} must lie strictly between 0 and 1")
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        return low
-
-    def balance(m: float) -> float:
-        return float(tau * np.maximum(values - m, 0).sum() - (1 - tau) * np.maximum(m - values, 0).sum())
-
-    return float(brentq(balance, low, high, xtol=1e-12))
 
 
 def broken(removed: Removed, updates: Sequence[int] = (25, 50, 100, 200, 400), seed: int = 0) -> Break:
@@ -223,19 +165,35 @@ def broken(removed: Removed, updates: Sequence[int] = (25, 50, 100, 200, 400), s
     return Break(removed, curves[0], curves[1], best, logged)
 
 
-def compare(learners: Sequence[str] | None = None, updates: int = 400, seed: int = 0) -> list[Compared]:
+def compare(
+    learners: Sequence[str] | None = None,
+    updates: int = 400,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Compared]:
     """The guide's method comparison, measured: on the stitching graph, and where most actions are untried."""
-    rows = []
-    for name in base.LEARNERS if learners is None else learners:
+    rows: list[Compared] = []
+    names = tuple(CLAIMS if learners is None else learners)
+    problem = _untried()
+    limit = monitor.bound(problem, 1.0)
+    for name in names:
         stitched = base.fit(name, graph(STITCHING, 30)[0], options(name, updates), seed)
-        problem = _untried()
         policy = base.fit(name, problem, options(name, updates), seed)
-        probs = policy.probs(problem.state)
-        excess = 0.0
-        if policy.critic is not None:
-            bound = monitor.bound(problem, 1.0)
-            excess = max(0.0, float(policy.q(problem.state).max()) - bound.high) / (bound.high - bound.low)
-        rows.append(Compared(name, greedy_return(stitched) / 10.0, float(probs[:, TRIED:].sum(1).mean()), excess))
+        unseen = float(policy.probs(problem.state)[:, TRIED:].sum(1).mean())
+        largest = limit.high if policy.critic is None else float(policy.q(problem.state).max())
+        rows.append(
+            Compared(
+                name,
+                CLAIMS[name],
+                greedy_return(stitched) / 10.0,
+                unseen,
+                unseen if name in OWN_TARGETS else 0.0,
+                max(0.0, largest - limit.high) / (limit.high - limit.low),
+                _untried_return(policy),
+            )
+        )
+        if progress is not None:
+            progress(len(rows), len(names))
     return rows
 
 

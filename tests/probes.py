@@ -3,8 +3,8 @@
 import numpy as np
 
 from cohort.episodes import Episodes
-from policy import lab
-from policy.lab import Trajectory, expected_return, graph, greedy_return
+from policy.lab import expected_return, graph, greedy_return
+from policy.textbook import STITCHING, Trajectory
 
 __all__ = ["expected_return", "graph", "greedy_return"]
 
@@ -46,7 +46,7 @@ def small(name: str) -> dict[str, object]:
 
 def stitching(copies: int = 30) -> tuple[Episodes, dict[str, np.ndarray]]:
     """Episodes of the extended stitching graph and its states by name."""
-    return graph(lab.STITCHING, copies)
+    return graph(STITCHING, copies)
 
 
 def constant_value(copies: int = 60) -> tuple[Episodes, dict[str, np.ndarray]]:

@@ -20,8 +20,8 @@ from cohort import artifact
 from policy.recommend import Recommendation
 
 COMMANDS = [
-    "run", "simulate", "cohort", "units", "export-meds", "train", "evaluate", "report", "recommend", "verify", "app",
-    "bench",
+    "run", "simulate", "cohort", "units", "export-meds", "train", "sweep", "lab",
+    "export-onnx", "evaluate", "report", "recommend", "verify", "app", "bench",
 ]  # fmt: skip
 Suture = Callable[..., Any]
 SCRIPT = Path(sys.executable).with_name("suture")
