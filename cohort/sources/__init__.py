@@ -90,20 +90,26 @@ def ingest(
     from cohort.sources.shards import ingest as read  # Arrow is loaded only where tables are read
 
     counts = read(root, out, config, import_module(SOURCES[config.kind]), progress, until, work)
-    require_measurements(out)
+    require_rows(out, counts)
     require_doses(out, counts)
     return counts
 
 
-def require_measurements(out: Path) -> None:
-    """Refuse shards without any measurement: their items, or the code map, are of another vocabulary.
+def require_rows(out: Path, counts: Counts) -> None:
+    """Refuse shards without any stay, or without any measurement: items or codes are then of another vocabulary.
 
     Raises:
-        InputError: there is none.
+        InputError: saying why no stay can be used, or that no row is a measurement.
     """
     from pyarrow import parquet
 
-    if not any(parquet.read_metadata(shard).num_rows for shard in out.glob("shard-*/observations.parquet")):
+    def rows(table: str) -> int:
+        return sum(parquet.read_metadata(shard).num_rows for shard in out.glob(f"shard-*/{table}.parquet"))
+
+    if not rows("stays"):
+        reasons = "; ".join(f"{reason}: {n}" for (table, reason), n in sorted(counts.items()) if table == "icustays")
+        raise InputError(f"icustays: no stay can be used ({reasons})")
+    if not rows("observations"):
         raise InputError("no row is a measurement: the items or codes of these tables are none of the dictionary's")
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from app import bedside, view
+from app import bedside, study
 from cohort import tables, trajectories
 from cohort.errors import InputError
 from cohort.features import FEATURES, MEASURED
@@ -37,16 +37,16 @@ def of_batch(batch: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_page_shows_the_very_states_of_the_batch(run: Path, batch: pd.DataFrame) -> None:
-    study = view.open_study(run)
-    assert isinstance(study, view.Study)
-    stored = of_batch(batch, study.decisions)
+    opened = study.open_study(run)
+    assert isinstance(opened, study.Study)
+    stored = of_batch(batch, opened.decisions)
     imputed = stored[[f"{name}_imputed" for name in FEATURES]].to_numpy()
-    shown = study.decisions[list(FEATURES)].to_numpy()
+    shown = opened.decisions[list(FEATURES)].to_numpy()
     assert np.array_equal(np.isnan(shown), imputed)
     assert shown[~imputed].astype(np.float32).tobytes() == stored[list(FEATURES)].to_numpy()[~imputed].tobytes()
     ages = [f"{name}_age_h" for name in MEASURED]
-    np.testing.assert_array_equal(study.decisions[ages].to_numpy(np.float32), stored[ages].to_numpy(np.float32))
-    assert (study.decisions["sofa_missing"] == stored["sofa_missing"]).all()
+    np.testing.assert_array_equal(opened.decisions[ages].to_numpy(np.float32), stored[ages].to_numpy(np.float32))
+    assert (opened.decisions["sofa_missing"] == stored["sofa_missing"]).all()
 
 
 def test_every_decision_time_of_canonical_tables_gets_the_state_of_the_batch(
@@ -160,7 +160,7 @@ def test_stays_and_infusions_that_still_run_have_no_end_in_the_tables_and_are_an
     assert running.read_text() == ended.read_text()
     later = suture("recommend", tiny_run, "--source", folder, "--out", tmp_path / "later.csv")
     assert later.code == 3
-    assert "no stay" in later.err
+    assert "icustays: no stay can be used (intime or outtime missing: 60)" in later.err
     assert str(chosen["stay_id"]) not in later.err
 
 
