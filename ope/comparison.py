@@ -10,7 +10,7 @@ from pydantic import Field
 
 from cohort.config import Config
 from cohort.episodes import Episodes
-from ope import divergence, hazards
+from ope import divergence, hazards, subgroups
 from ope.divergence import MEASURES, Grid
 from ope.hazards import Decisions
 
@@ -37,6 +37,8 @@ class Clinical:
     step_hours: float
     unit: np.ndarray
     """The care unit that each decision's stay began in."""
+    groups: Mapping[str, np.ndarray]
+    """Feature -> each decision's group of patients, from `subgroups.groups_of`."""
 
 
 @dataclass(frozen=True)
@@ -119,4 +121,7 @@ def sections(
             asdict(one) if one.exposed >= config.smallest_cell else {"name": one.name, "exposed": one.exposed}
             for one in rates
         ],
+        "subgroups": subgroups.measure(
+            found.measures, clinical.groups, episode, episodes.patient, config.smallest_cell, *options
+        ),
     }

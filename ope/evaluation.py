@@ -14,7 +14,7 @@ import policy.store
 from cohort import artifact, build, dictionary, features, trajectories
 from cohort.episodes import Episodes
 from cohort.errors import ArtifactError, ConfigError, InputError
-from ope import assessment, divergence, fqe, hazards, interval, overlap, self_test, treated, twin
+from ope import assessment, divergence, fqe, hazards, interval, overlap, self_test, subgroups, treated, twin
 from ope import gates as gating
 from ope import served as serving
 from ope.assessment import CLINICIANS, EvaluationConfig, Finding, Setting
@@ -235,7 +235,10 @@ def _clinical(cohort_dir: Path) -> Clinical:
     columns = {name: table[name].to_numpy() for name in names}
     fitted = dictionary.load(artifact.verified(cohort_dir, "dictionary.json"))
     stays = build.stays_of(cohort_dir, "evaluate")
-    began_in = stays["care_unit"].fillna("unknown").to_numpy()[np.searchsorted(stays["stay_id"], columns["stay_id"])]
+    stay = np.searchsorted(stays["stay_id"], columns["stay_id"])
+    began_in, ethnicity = (stays[name].fillna("unknown").to_numpy()[stay] for name in ("care_unit", "ethnicity"))
+    _, begins, place = np.unique(columns["stay_id"], return_index=True, return_inverse=True)
+    first = begins[place]
     return Clinical(
         hazards.of_table(columns),
         {
@@ -245,6 +248,7 @@ def _clinical(cohort_dir: Path) -> Clinical:
         divergence.grid(fitted),
         fitted.step_hours,
         began_in.astype(str),
+        subgroups.groups_of(columns["age_years"], columns["sex_male"], ethnicity, began_in, columns["sofa"][first]),
     )
 
 
