@@ -254,6 +254,51 @@ def test_wrong_rows_are_left_out_and_counted(
     assert rows > 50, counts
 
 
+def test_a_review_of_other_tables_is_refused(suture: Suture, tiny_config: Path, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "review.yaml").write_text("dataset: 0123456789abcdef\nfindings: []\n")
+    config = tmp_path / "reviewed.yaml"
+    given = f"source: {{kind: mimic_iv, review: {tmp_path / 'review.yaml'}}}"
+    config.write_text(tiny_config.read_text().replace("source: {kind: mimic_iv, shard_stays: 40}", given))
+    error = one_line(suture("cohort", config, "--source", source, "--out", tmp_path / "run"), 3)
+    assert "review: made of dataset 0123456789abcdef" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_events_of_no_stay_and_stays_that_overlap_are_left_out_and_counted(
+    cohort: Callable[[], Any], source: Path, tmp_path: Path
+) -> None:
+    rewrite(source, "icu/chartevents", lambda frame: frame.assign(stay_id=frame["stay_id"].where(frame.index % 5, 7)))
+
+    def doubled(frame: pd.DataFrame) -> pd.DataFrame:
+        again = frame.head(4).assign(stay_id=frame["stay_id"].max() + np.arange(1, 5))
+        return pd.concat([frame, again.assign(intime=again["intime"] + pd.Timedelta(hours=1))])
+
+    rewrite(source, "icu/icustays", doubled)
+    assert cohort().code == 0
+    made = tmp_path / "run" / "cohort"
+    counts = {(one["table"], one["reason"]): one["rows"] for one in artifact.read_json(made / "quality.json")["source"]}
+    assert counts["chartevents", "outside every stay"] > 1000
+    assert counts["icustays", "overlaps an earlier stay of its patient"] == 4
+    lost = {step["reason"]: step["stays_lost"] for step in artifact.read_json(made / "flow.json")["steps"]}
+    assert lost["overlaps an earlier stay of the same patient"] == 4
+
+
+def test_a_unit_that_contradicts_its_number_is_counted_and_not_used(
+    cohort: Callable[[], Any], source: Path, tmp_path: Path
+) -> None:
+    """Creatinine in umol/L that says mg/dL: no patient has such a number."""
+
+    def mislabelled(frame: pd.DataFrame) -> pd.DataFrame:
+        row = (frame["itemid"] == 50912) & (frame.index % 3 == 0)
+        return frame.assign(valuenum=frame["valuenum"].where(~row, frame["valuenum"] * 88.4))
+
+    rewrite(source, "hosp/labevents", mislabelled)
+    assert cohort().code == 0
+    counts = artifact.read_json(tmp_path / "run" / "cohort" / "quality.json")["source"]
+    (found,) = [one["rows"] for one in counts if one["reason"] == "creatinine: out of range"]
+    assert found > 20
+
+
 def test_a_weight_of_zero_divides_no_dose(cohort: Callable[[], Any], source: Path, tmp_path: Path) -> None:
     rewrite(source, "icu/inputevents", with_column("patientweight", lambda _: 0.0))
     assert cohort().code == 0
