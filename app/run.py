@@ -269,6 +269,7 @@ def evaluate_stage(request: Request) -> Stage:
     def make(draft: artifact.Draft, _advance: Advance) -> None:
         evaluation.write(draft.path, request.out / COHORT, policies, config.evaluation, config.seed, beside, treated)
         draft.rows["policies"] = len(policies)
+        draft.notes["policies"] = list(policies)  # in order: where none is named, it decides whom the verdict is about
 
     settings = config.evaluation.model_dump(mode="json")
     inputs: dict[str, Path | str] = {COHORT: request.out / COHORT, BEHAVIOUR: beside, **_named(policies)}
@@ -277,11 +278,16 @@ def evaluate_stage(request: Request) -> Stage:
     return Stage(OPE, "evaluation", settings, inputs, config.seed, make)
 
 
-def report_stage(request: Request) -> Stage:
-    """The report as data, page and PDF, and beside it the model card, the facts label and the quality of its data."""
+def report_stage(request: Request, pdf: bool | None = None) -> Stage:
+    """The report as data, page and PDF, and beside it the model card, the facts label and the quality of its data.
+
+    `pdf`: True demands one, False makes none, None makes one where this machine can and else says why not.
+    """
 
     def make(draft: artifact.Draft, _advance: Advance) -> None:
-        documents.write(request.out, draft.path)
+        missing = documents.write(request.out, draft.path, pdf)
+        if missing is not None:
+            log.say("no_pdf", f"  {REPORT:<14} without a PDF: {missing}", {"why": missing})
 
     inputs = {COHORT: request.out / COHORT, **_named(_policies(request)), OPE: request.out / OPE}
     settings = {"name": request.config.name}

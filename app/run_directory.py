@@ -37,8 +37,11 @@ class RunDirectory:
         _write(self.path / RECORD, record)
 
     def note_stage(self, name: str, entry: dict[str, Any]) -> None:
-        """Record what a stage cost."""
-        self.update(stages={**self.record().get("stages", {}), name: entry})
+        """Record what a stage cost, and how often it was made: whoever judges a result asks how many came before it."""
+        record = self.record()
+        made = record.get("made", {})
+        times = made.get(name, 0) + (not entry.get("kept", False))
+        self.update(stages={**record.get("stages", {}), name: entry}, made={**made, name: times})
 
     def seal(self) -> None:
         """Record the hash of every stage's manifest and of MLflow's copies, as they are now."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,8 +78,25 @@ def record_sweep(run: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str
     return id_
 
 
+def alias(run: Path, model: str, name: str, tags: Mapping[str, str]) -> int:
+    """Give the newest version of a registered model an alias, its tags saying who decided and why; returns the version.
+
+    Raises:
+        ArtifactError: there is no such model, or as `record`.
+    """
+    with _store(run, filling=False) as client:
+        versions = client.search_model_versions(f"name = '{model}'")
+        if not versions:
+            raise ArtifactError(f"{run / STORE}: no registered model {model!r}")
+        newest = max(int(one.version) for one in versions)
+        for key, value in tags.items():
+            client.set_model_version_tag(model, str(newest), f"{name}.{key}", value)
+        client.set_registered_model_alias(model, name, str(newest))
+    return newest
+
+
 @contextmanager
-def _store(run: Path) -> Iterator["MlflowClient"]:
+def _store(run: Path, filling: bool = True) -> Iterator["MlflowClient"]:
     """The run's store; what goes wrong in it is one line."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     from mlflow.exceptions import MlflowException
@@ -88,6 +106,8 @@ def _store(run: Path) -> Iterator["MlflowClient"]:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(action="ignore"):  # its libraries deprecate each other
+            if filling:
+                _forget_where_moved(run)
             yield _client((run / STORE).resolve())
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise ArtifactError(
@@ -116,6 +136,7 @@ def metrics(run: Path, stages: Sequence[str] | None = None) -> Iterator[tuple[st
         if estimate["withheld"] is None:
             for key in ("value", "low", "high", "ess"):
                 yield f"{policy}/{estimate['estimator']}/{key}", float(estimate[key]), 0
+    yield from _judgements(artifact.read_json(run / "ope" / "evaluation.json"))
     for stage, cost in artifact.read_json(run / "run.json")["stages"].items():
         for key in ("seconds", "cpu_seconds", "peak_memory_mb"):
             if key in cost:
@@ -128,14 +149,11 @@ def documents(run: Path, stages: Sequence[str] | None = None) -> Iterator[tuple[
         yield run / stage / artifact.MANIFEST, f"manifests/{stage}"
     if stages is not None:
         return
-    for path in (
-        run / "ope" / "evaluation.json",
-        run / "report" / "report.html",
-        run / "report" / "quality.html",
-        run / "run.json",
-    ):
-        if path.is_file():
-            yield path, path.parent.name if path.parent != run else ""
+    for folder in ("ope", "report"):
+        for path in sorted((run / folder).glob("*")):
+            if path.name != artifact.MANIFEST:
+                yield path, folder
+    yield run / "run.json", ""
 
 
 def _curves(directory: Path, stage: str) -> Iterator[tuple[str, float, int]]:
@@ -152,6 +170,19 @@ def _estimates(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for policy, entry in document["policies"].items():
         for estimate in entry["estimates"]:
             yield policy, estimate
+
+
+def _judgements(document: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Every gate (its value, and 1 where it passed) and every grade of the calibration certificate."""
+    for policy, entry in document["policies"].items():
+        for gate in entry["gates"]:
+            yield f"gate/{policy}/{gate['code']}/passed", float(gate["passed"]), 0
+            if gate["value"] is not None:
+                yield f"gate/{policy}/{gate['code']}/value", float(gate["value"]), 0
+    for grade in (document["certificate"] or {}).get("grades", []):
+        for key in ("bias", "rmse", "coverage"):
+            if grade[key] is not None:
+                yield f"certificate/{grade['policy']}/{grade['estimator']}/{key}", float(grade[key]), 0
 
 
 def _manifests(run: Path, stages: Sequence[str] | None = None) -> list[tuple[str, dict[str, Any]]]:
@@ -193,6 +224,16 @@ def _dataset(run: Path) -> "DatasetInput":
     rows = json.dumps(artifact.read_manifest(cohort)["rows"])
     known = Dataset("cohort", artifact.digest(cohort)[:36], "local", str(cohort.resolve()), profile=rows)
     return DatasetInput(known)
+
+
+def _forget_where_moved(run: Path) -> None:
+    """Remove a store that still names the directory that it was copied or moved from: it would write there."""
+    if not (run / STORE).exists():
+        return
+    found = _client((run / STORE).resolve()).get_experiment_by_name(EXPERIMENT)
+    if found is not None and found.artifact_location != _artifacts(run):
+        (run / STORE).unlink()
+        shutil.rmtree(run / ARTIFACTS, ignore_errors=True)
 
 
 def _client(store: Path) -> "MlflowClient":

@@ -8,11 +8,11 @@ from typing import Any
 from app.run_directory import LOCK, RECORD, STORE, folders, loose, name_of
 from cohort import artifact
 from cohort.errors import ArtifactError
-from ope import evaluation
+from ope import documents, evaluation
 
 EVALUATION = "evaluation"
 """The kind of directory whose thresholds are checked too."""
-TABLES = "tables"
+TABLES, REPORT = "tables", "report"
 """A hospital's own tables stay where they are: only a simulated hospital's are beside the stages."""
 SIGNATURE = "signature.json"
 FOREIGN = "other run: "
@@ -20,6 +20,7 @@ FOREIGN = "other run: "
 _RUN_AGAIN = "suture run CONFIG --out RUN --resume"
 _AGAIN = {
     "multiverse": "suture cohort CONFIG --out RUN --multiverse FILE --resume",
+    "definitions": "suture evaluate CONFIG --out RUN --multiverse FILE --resume",
     "comparison": "suture report RUN --against OTHER --overwrite",
 }
 """Which command makes a directory again that no run makes."""
@@ -61,6 +62,26 @@ def check(run: Path) -> list[Checked]:
         Checked(name, manifest["kind"], len(manifest["files"]), _megabytes(run / name), digests[name])
         for name, manifest in manifests.items()
     ]
+
+
+def check_all(run: Path) -> int:
+    """Everything: stages, files beside them, and the report's numbers; returns how many values the report prints.
+
+    Raises:
+        ArtifactError: naming the first file, or the first printed value, that differs.
+    """
+    check(run)
+    check_loose(run)
+    return check_report(run)
+
+
+def check_report(run: Path) -> int:
+    """Compare every value that the run's report prints with the file that it names; returns how many there are.
+
+    Raises:
+        ArtifactError: one differs; 0 where the run has no report.
+    """
+    return documents.check(run, run / REPORT) if (run / REPORT).is_dir() else 0
 
 
 def check_loose(run: Path) -> int:

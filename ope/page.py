@@ -19,22 +19,25 @@ NOTICE = "Research prototype. Not for clinical use."
 
 def render(template: str, content: Mapping[str, Any]) -> str:
     """A page from a template, with the style and the notice that every page carries; what it prints is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_traced_number,
-    )
-    printing: dict[str, Callable[..., str]] = {
-        "number": number, "signed": signed, "percent": percent, "count": count, "figures": figures, "said": said,
-    }  # fmt: skip
-    environment.filters.update({name: partial(_printed, form) for name, form in printing.items()})
-    environment.filters.update({f"{name}_text": form for name, form in printing.items()})
-    environment.filters.update(short=short, grouped=grouped)
+    environment = _environment(autoescape=True, finalize=_traced_number)
+    environment.filters.update({name: partial(_printed, form) for name, form in FORMS.items()})
     style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, notice=NOTICE, **content)
+
+
+def plain(template: str, content: Mapping[str, Any]) -> str:
+    """A text from a template, without any marks."""
+    return _environment(autoescape=False).get_template(template).render(notice=NOTICE, **content)
+
+
+def _environment(**options: Any) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    environment.filters.update(FORMS)
+    environment.filters.update({f"{name}_text": form for name, form in FORMS.items()})
+    environment.filters.update(short=short, grouped=grouped)
+    return environment
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -109,3 +112,9 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def embedded(text: str) -> Markup:
     """JSON that is safe inside a script element: no `<`, `>` or `&` is left as it is."""
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+FORMS: Mapping[str, Callable[..., str]] = {
+    "number": number, "signed": signed, "percent": percent, "count": count, "figures": figures, "said": said,
+}  # fmt: skip
+"""A template's filter -> how it prints a value; with `_text` behind the name it prints without a mark."""
