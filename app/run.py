@@ -24,9 +24,10 @@ from cohort.config import Config, load, parse
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
 from cohort.hospital import HospitalConfig
+from cohort.multiverse import MultiverseConfig
 from cohort.sources import SOURCES, SourceConfig, files
-from ope import documents, evaluation
-from ope.evaluation import EvaluationConfig
+from ope import definitions, documents, evaluation
+from ope.evaluation import Beside, EvaluationConfig
 from policy import behaviour
 from policy.base import LEARNERS
 from policy.behaviour import BehaviourConfig
@@ -34,8 +35,8 @@ from policy.served import NetworkPolicy
 from policy.sweep import SweepConfig
 from policy.train import CheckpointError, Session, require_device
 
-TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, ROLLOUTS, OPE, REPORT = (
-    "tables", "truth", "cohort", "behaviour", "policy", "rollouts", "ope", "report",
+TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, ROLLOUTS, DEFINITIONS, OPE, REPORT = (
+    "tables", "truth", "cohort", "behaviour", "policy", "rollouts", "definitions", "ope", "report",
 )  # fmt: skip
 EVALUATION_FILE = "evaluation.json"
 DICTIONARY_FILE = "dictionary.json"
@@ -227,10 +228,36 @@ def train_stages(request: Request, names: Sequence[str] | None = None) -> list[S
     return stages if names else [behaviour_stage(request), *stages]
 
 
-def evaluate(request: Request) -> None:
-    """Rollouts, where a simulated hospital is asked for them, and the evaluation, which reads them."""
-    for group in ([rollout_stage(request)] if rolls_out(request) else [], [evaluate_stage(request)]):
-        alone(request, group)
+def evaluate(request: Request, multiverse: Path | None = None) -> None:
+    """The evaluation, after what it reads: rollouts in a simulated hospital, and other definitions where asked for.
+
+    Raises:
+        ConfigError: `multiverse` is no file of definitions.
+    """
+    if rolls_out(request):
+        alone(request, [rollout_stage(request)])
+    if multiverse is not None:
+        alone(request, [definitions_stage(request, load(multiverse, MultiverseConfig))])
+    alone(request, [evaluate_stage(request)])
+
+
+def definitions_stage(request: Request, asked: MultiverseConfig) -> Stage:
+    """The main policy, trained and evaluated anew under each definition."""
+    config, seed = request.config, request.config.seed
+    name = evaluation.main_policy(config.evaluation, _policies(request))
+    learner = name, config.learners[name]
+    settings = {
+        "definitions": asked.model_dump(mode="json"), "learner": {"name": name, **learner[1].model_dump(mode="json")},
+        "evaluation": config.evaluation.model_dump(mode="json"),
+    }  # fmt: skip
+
+    def make(draft: artifact.Draft, advance: Advance) -> None:
+        shards, scratch = request.out / COHORT / "canonical", draft.path / ".scratch"
+        rows = definitions.run(shards, scratch, asked, learner, config.evaluation, seed, advance)
+        artifact.write_json(draft.path / evaluation.DEFINITIONS, rows)
+        draft.rows["definitions"] = len(rows)
+
+    return Stage(DEFINITIONS, DEFINITIONS, settings, {COHORT: request.out / COHORT}, seed, make)
 
 
 def rolls_out(request: Request) -> bool:
@@ -262,20 +289,22 @@ def rollout_stage(request: Request) -> Stage:
 
 
 def evaluate_stage(request: Request) -> Stage:
-    """Every policy's value on the patients held back, with its gates and verdict."""
-    config, policies, beside = request.config, _policies(request), request.out / BEHAVIOUR
-    treated = request.out / ROLLOUTS if rolls_out(request) else None
+    """Every policy's value on the patients held back, with its gates and verdict; other definitions where they are."""
+    config, policies, out = request.config, _policies(request), request.out
+    beside = Beside(
+        out / BEHAVIOUR,
+        out / ROLLOUTS if rolls_out(request) else None,
+        out / DEFINITIONS if (out / DEFINITIONS).is_dir() else None,
+    )
 
     def make(draft: artifact.Draft, _advance: Advance) -> None:
-        evaluation.write(draft.path, request.out / COHORT, policies, config.evaluation, config.seed, beside, treated)
+        evaluation.write(draft.path, out / COHORT, policies, config.evaluation, config.seed, beside)
         draft.rows["policies"] = len(policies)
         draft.notes["policies"] = list(policies)  # in order: where none is named, it decides whom the verdict is about
 
     settings = config.evaluation.model_dump(mode="json")
-    inputs: dict[str, Path | str] = {COHORT: request.out / COHORT, BEHAVIOUR: beside, **_named(policies)}
-    if treated is not None:
-        inputs[ROLLOUTS] = treated
-    return Stage(OPE, "evaluation", settings, inputs, config.seed, make)
+    further = {path.name: path for path in (beside.behaviour, beside.rollouts, beside.definitions) if path is not None}
+    return Stage(OPE, "evaluation", settings, {COHORT: out / COHORT, **further, **_named(policies)}, config.seed, make)
 
 
 def report_stage(request: Request, pdf: bool | None = None) -> Stage:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
@@ -33,6 +34,7 @@ from ope.trajectories import Trajectories, attainable, pad
 
 GAMMA, LEVEL = 1.0, 0.95
 FLUID, VASOPRESSOR = np.divmod(np.arange(clinicians.BINS**2), clinicians.BINS)
+FQE = FqeConfig(updates=1_000)
 SEEDS = (1, 2, 3, 4, 5)
 TRUTH_SEED, Q_SEED, REPEAT_SEED = 1000, 2000, 3000
 
@@ -44,28 +46,28 @@ class Truth:
     value: float
     difference: float
     error: float
-    """Standard error of the value."""
+    """Standard error of the difference."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number that the gates let through."""
+    """One number and its interval."""
 
+    hospital: int
     policy: str
     estimator: str
-    kind: str
+    kind: Literal["value", "difference"]
     found: Interval
-    truth: float
+    withheld: str | None
 
-    @property
-    def missed(self) -> bool:
+    def missed(self, true: "dict[str, Truth]") -> bool:
         """Whether the interval misses the truth."""
-        return not self.found.low <= self.truth <= self.found.high
+        return not self.found.low <= getattr(true[self.policy], self.kind) <= self.found.high
 
-    @property
-    def errors_off(self) -> float:
+    def errors_off(self, true: "dict[str, Truth]") -> float:
         """Distance to the truth in standard errors, these read off the interval."""
-        return abs(self.found.value - self.truth) / ((self.found.high - self.found.low) / (2 * 1.96))
+        distance = abs(self.found.value - getattr(true[self.policy], self.kind))
+        return float(distance / ((self.found.high - self.found.low) / (2 * 1.96)))
 
 
 def main() -> int:
@@ -73,28 +75,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer stays, repeats and treated patients")
     quick, began = parser.parse_args().quick, time.process_time()
-    treated, stays, repeats, small = (6_000, 2_000, 20, 1_000) if quick else (60_000, 5_000, 200, 2_000)
-    true = truths(treated)
-    numbers, withheld = trial(SEEDS[:2] if quick else SEEDS, stays, true)
-    far = max(numbers, key=lambda one: one.errors_off)
-    measured = {
-        "stays a hospital": stays,
-        "numbers printed": len(numbers),
-        "numbers withheld": withheld,
-        "missed by estimator": by_estimator(numbers),
-        "farthest off": [far.policy, far.estimator, far.kind, round(far.errors_off, 2)],
-        f"coverage over {repeats} hospitals of {small} stays": coverage(repeats, small, true),
-        "truths (value, more than clinicians, standard error)": {
-            name: [round(one.value, 4), round(one.difference, 4), round(one.error, 4)] for name, one in true.items()
-        },
-        "cpu_s": round(time.process_time() - began, 1),
-    }
-    claims = [
-        claim("share of printed numbers whose interval misses the truth", np.mean([n.missed for n in numbers]), 0.07),
-        claim("printed numbers more than three standard errors off", sum(n.errors_off > 3 for n in numbers), 0),
-    ]
+    sizes = (8_000, 3_000, 1_500, 20) if quick else (40_000, 12_000, 3_000, 200)
+    (own, treated, stays, repeats), small = sizes, 600
+    true = truths(own, treated)
+    numbers = trial(SEEDS[:2] if quick else SEEDS, stays)
+    measured, claims = told(numbers, coverage(repeats, small), true)
+    measured |= {"stays a hospital": stays, "stays of a hospital for coverage": small}
+    measured["cpu_s"] = round(time.process_time() - began, 1)
     print(json.dumps({"benchmark": "trial", "quick": quick, "measured": measured, "claims": claims}, indent=1))
     return 0 if all(one["holds"] for one in claims) else 1
+
+
+def told(
+    numbers: Sequence[Number], repeated: Sequence[Number], true: dict[str, Truth]
+) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """What is printed of a trial and of the repeats."""
+    printed = [one for one in numbers if one.withheld is None]
+    missed, beyond = (
+        sum(test) for test in zip(*((n.missed(true), n.errors_off(true) > 3) for n in printed), strict=True)
+    )
+    far = max(printed, key=lambda one: one.errors_off(true))
+    measured: dict[str, object] = {
+        "numbers printed": len(printed),
+        "numbers withheld": len(numbers) - len(printed),
+        "missed, of printed": by_estimator(printed, true),
+        "farthest off": [far.hospital, far.policy, far.estimator, far.kind, round(far.errors_off(true), 2)],
+        f"coverage over {len({one.hospital for one in repeated})} hospitals": covered(repeated, true),
+        "truths (value, more than clinicians, its standard error)": {
+            name: [round(one.value, 4), round(one.difference, 4), round(one.error, 4)] for name, one in true.items()
+        },
+    }
+    return measured, [
+        claim("share of printed numbers whose interval misses the truth", missed / len(printed), 0.07),
+        claim("printed numbers more than three standard errors off", beyond, 0),
+    ]
 
 
 def claim(name: str, value: float, bar: float) -> dict[str, object]:
@@ -128,30 +142,26 @@ def tilted(state: np.ndarray, by: np.ndarray) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def truths(n: int) -> dict[str, Truth]:
-    """Every policy treats the same n patients with the same luck."""
-    own = logs.returns(None, n, TRUTH_SEED)
-    found = {name: logs.returns(answer, n, TRUTH_SEED) for name, answer in policies().items()}
-    return {
-        name: Truth(float(each.mean()), float((each - own).mean()), float(each.std() / np.sqrt(n)))
-        for name, each in found.items()
-    }
+def truths(n_own: int, n: int) -> dict[str, Truth]:
+    """The clinicians' return over many patients, and each policy's distance from it on n of them with the same luck."""
+    own = logs.returns(None, n_own, TRUTH_SEED)
+    found = {}
+    for name, answer in policies().items():
+        more = logs.returns(answer, n, TRUTH_SEED) - own[:n]
+        found[name] = Truth(float(own.mean() + more.mean()), float(more.mean()), float(more.std() / np.sqrt(n)))
+    return found
 
 
-def trial(seeds: Sequence[int], n: int, true: dict[str, Truth]) -> tuple[list[Number], int]:
-    """The printed numbers of all hospitals and policies, and how many were withheld."""
-    printed, withheld = [], 0
+def trial(seeds: Sequence[int], n: int) -> list[Number]:
+    """The numbers of all hospitals and policies, Q fitted to the same patients without those it is used on."""
+    found = []
     for seed in seeds:
         log = logs.draw(n, seed)
         for name, answer in policies().items():
-            fitted = fqe.evaluate(log.episodes, answer, GAMMA, FqeConfig(), seed)
+            fitted = fqe.evaluate(log.episodes, answer, GAMMA, FQE, seed)
             t, shared = trajectories(log, answer(log.episodes.state), fitted.q, fitted.v)
-            for estimator, kind, found, reason in judged(t, shared, log, fitted.member_values, seed, GateConfig()):
-                truth = true[name].value if kind == "value" else true[name].difference
-                withheld += reason is not None
-                if reason is None:
-                    printed.append(Number(name, estimator, kind, found, truth))
-    return printed, withheld
+            found += judged(seed, name, t, shared, log, fitted.member_values)
+    return found
 
 
 def trajectories(
@@ -165,55 +175,59 @@ def trajectories(
 
 
 def judged(
+    hospital: int,
+    policy: str,
     t: Trajectories,
     shared: overlap.Overlap,
     log: Log,
-    members: np.ndarray | None,
-    seed: int,
-    config: GateConfig,
+    members: np.ndarray | None = None,
     n_bootstrap: int = 1000,
-) -> Iterator[tuple[str, str, Interval, str | None]]:
-    """Each estimator's value and difference to the clinicians, and why it would be withheld."""
-    allowed = attainable(log.episodes, GAMMA)
+) -> Iterator[Number]:
+    """Each estimator's value and difference to the clinicians, and why they would be withheld."""
+    allowed, config = attainable(log.episodes, GAMMA), GateConfig()
     chosen = {**ESTIMATORS, "clinicians": importance.logged}
-    samples = estimates.sample(t, log.episodes, chosen, n_bootstrap, seed)
+    samples = estimates.sample(t, log.episodes, chosen, n_bootstrap, hospital)
     if members is not None:
         samples["dm"] = estimates.with_model_error(samples["dm"], members)
     own = samples.pop("clinicians")
     found = {name: estimates.interval_of(one, LEVEL, allowed) for name, one in samples.items()}
     reasons = estimates.reasons_to_withhold(found, gating.check_overlap(shared, config), config, allowed, 0)
     for name, one in samples.items():
-        yield name, "value", found[name], reasons[name]
-        yield name, "difference", assessment.difference(one, own, LEVEL, allowed), reasons[name]
+        yield Number(hospital, policy, name, "value", found[name], reasons[name])
+        apart = assessment.difference(one, own, LEVEL, allowed)
+        yield Number(hospital, policy, name, "difference", apart, reasons[name])
 
 
-def by_estimator(numbers: Sequence[Number]) -> dict[str, str]:
-    """missed / printed."""
-    return {
-        name: f"{sum(n.missed for n in numbers if n.estimator == name)} of {sum(n.estimator == name for n in numbers)}"
-        for name in ESTIMATORS
-    }
+def by_estimator(printed: Sequence[Number], true: dict[str, Truth]) -> dict[str, str]:
+    """Missed of printed."""
+    own = {name: [one for one in printed if one.estimator == name] for name in ESTIMATORS}
+    return {name: f"{sum(one.missed(true) for one in each)} of {len(each)}" for name, each in own.items()}
 
 
-def coverage(repeats: int, n: int, true: dict[str, Truth]) -> dict[str, dict[str, float]]:
-    """How often each estimator's interval held the truth, policy by policy, whatever the gates say."""
+def coverage(repeats: int, n: int) -> list[Number]:
+    """The same in many small hospitals, Q fitted once on another; a gate withholds nothing."""
     other = logs.draw(n, Q_SEED)
-    scaler = fit_scaler(other.episodes.state)
-    models = {
-        name: fqe.fit(other.episodes, answer, GAMMA, FqeConfig(), 0, scaler) for name, answer in policies().items()
-    }
-    held: dict[str, dict[str, list[bool]]] = {name: {} for name in policies()}
-    for repeat in range(repeats):
-        log = logs.draw(n, REPEAT_SEED + repeat)
+    scaler, answers = fit_scaler(other.episodes.state), policies()
+    models = {name: fqe.fit(other.episodes, answer, GAMMA, FQE, 0, scaler) for name, answer in answers.items()}
+    found = []
+    for repeat in range(REPEAT_SEED, REPEAT_SEED + repeats):
+        log = logs.draw(n, repeat)
         state, at = log.episodes.state, (np.arange(log.episodes.n), log.episodes.action)
-        for name, answer in policies().items():
+        for name, answer in answers.items():
             network, scale = models[name]
             table, target = network(scaler.transform(state)).mean(axis=0) * scale, answer(state)
             t, shared = trajectories(log, target, table[at], (target * table).sum(axis=1))
-            for estimator, kind, found, _ in judged(t, shared, log, None, repeat, GateConfig(), 400):
-                truth = true[name].value if kind == "value" else true[name].difference
-                held[name].setdefault(f"{estimator} {kind}", []).append(found.low <= truth <= found.high)
-    return {name: {key: round(float(np.mean(one)), 3) for key, one in found.items()} for name, found in held.items()}
+            found += judged(repeat, name, t, shared, log, n_bootstrap=400)
+    return found
+
+
+def covered(repeated: Sequence[Number], true: dict[str, Truth]) -> dict[str, dict[str, float]]:
+    """Policy -> estimator and kind -> share of the hospitals whose interval held the truth."""
+    held: dict[str, dict[str, list[bool]]] = {}
+    for one in repeated:
+        own = held.setdefault(one.policy, {})
+        own.setdefault(f"{one.estimator} {one.kind}", []).append(not one.missed(true))
+    return {name: {key: round(float(np.mean(each)), 3) for key, each in own.items()} for name, own in held.items()}
 
 
 if __name__ == "__main__":

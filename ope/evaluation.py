@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from policy.recommend import Bedside
 
 __all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
 
-FILE = "evaluation.json"
+FILE, DEFINITIONS = "evaluation.json", "definitions.json"
 VERSION = 2
 """Of the document; raised with every change of what a reader may rely on."""
 BASELINE = "bc"
@@ -42,13 +42,24 @@ DRAWN, LIKELIEST = "served_drawn", "served_likeliest"
 """The main policy as its reader gets it: see `ope.served`."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Directories of a run beside its cohort and policies."""
+
+    behaviour: Path | None = None
+    """The model of what clinicians do in a state, which stands beside a recommendation: for the policy as served."""
+    rollouts: Path | None = None
+    """What the policies returned where they treated a simulated hospital's patients."""
+    definitions: Path | None = None
+    """The analysis under other definitions."""
+
+
 def run(
     cohort_dir: Path,
     policies: Mapping[str, Path],
     config: EvaluationConfig,
     seed: int,
-    behaviour: Path | None = None,
-    rollouts: Path | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
     """Evaluate saved policies on the cohort's evaluation patients.
 
@@ -57,9 +68,7 @@ def run(
         policies: name -> directory of each.
         config: what is estimated, and the gates.
         seed: of every fold, network and resample.
-        behaviour: the model of what clinicians do in a state, beside which a recommendation is shown; without it the
-            policy as it would be served is not evaluated.
-        rollouts: what the policies returned where they treated, from a simulated hospital.
+        beside: further directories that there may be; what would come from one that is not there is null.
 
     Returns:
         A JSON-serialisable document::
@@ -76,6 +85,9 @@ def run(
             rollouts     in a simulated hospital, else null: {stays, truths {policy | clinicians: {value, error,
                          difference, difference_error}}, grades [{estimator, policies, bias, rmse, coverage, printed,
                          printed_missed, rank_correlation, regret [k = 1, 2, 3]}]}
+            definitions  null, or [{name, step_hours, horizon_hours, gamma, patients, decisions, ess, unsupported,
+                         clinicians estimate, value estimate, difference estimate, verdict, binding, moved}]: the
+                         first is the base
             served       null, or {policy, decisions, silent {gate: decisions}, ways {served_drawn | served_likeliest:
                          {overlap, gates, estimates, against {clinicians}, divergence {measure: interval}, verdict,
                          binding}}}
@@ -100,7 +112,7 @@ def run(
     """
     if not policies:
         raise ConfigError("evaluation: no policy to evaluate")
-    main = main_policy(config, policies)
+    main, directories = main_policy(config, policies), beside or Beside()
     for name, path in policies.items():
         require_apart(name, path, cohort_dir)
     episodes = build.episodes(cohort_dir, "evaluate")
@@ -111,7 +123,7 @@ def run(
         name: assessment.assess(fqe.ask(episodes, probabilities), name not in CONTROLS, setting)
         for name, probabilities in _subjects(policies, episodes.n_actions)
     }
-    served, silent = _served(policies[main], behaviour, cohort_dir, setting)
+    served, silent = _served(policies[main], directories.behaviour, cohort_dir, setting)
     certificate = _certificate({**findings, **served}, setting)
     entries = _entries(findings, clinicians, certificate, setting)
     for name, path in policies.items():
@@ -139,12 +151,8 @@ def run(
             },
             "clinicians": {"estimate": assessment.judged(clinicians, {}, setting)[0]},
             "certificate": certificate,
-            "rollouts": rollouts
-            and treated.certify(
-                rollouts,
-                {name: finding.intervals for name, finding in findings.items()},
-                {name: entry["estimates"] for name, entry in entries.items()},
-            ),
+            "rollouts": _rollouts(directories.rollouts, findings, entries),
+            "definitions": _definitions(directories.definitions, cohort_dir),
             "served": _served_entry(main, served, silent, clinicians, certificate, setting),
             **_together(findings, clinicians, entries, setting),
             "policies": entries,
@@ -160,8 +168,7 @@ def write(
     policies: Mapping[str, Path],
     config: EvaluationConfig,
     seed: int,
-    behaviour: Path | None = None,
-    rollouts: Path | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
     """`run`, in a stage's draft: gates.json before any policy is looked at, evaluation.json in the end.
 
@@ -169,7 +176,7 @@ def write(
         SutureError: as `run`.
     """
     gating.write(draft, config.gates)
-    document = run(cohort_dir, policies, config, seed, behaviour, rollouts)
+    document = run(cohort_dir, policies, config, seed, beside)
     artifact.write_json(draft / FILE, document)
     return document
 
@@ -309,6 +316,25 @@ def _certificate(findings: Mapping[str, Finding], setting: Setting) -> Certifica
     return twin.certify(
         setting.twin, policies, config.estimators, config.gamma, *sizes, config.twin, config.level, setting.seed
     )
+
+
+def _rollouts(
+    directory: Path | None, findings: Mapping[str, Finding], entries: Mapping[str, Any]
+) -> treated.Certificate | None:
+    if directory is None:
+        return None
+    found = {name: finding.intervals for name, finding in findings.items()}
+    return treated.certify(directory, found, {name: entry["estimates"] for name, entry in entries.items()})
+
+
+def _definitions(directory: Path | None, cohort_dir: Path) -> list[dict[str, Any]] | None:
+    """The analysis under other definitions of the same cohort's patients."""
+    if directory is None:
+        return None
+    rows: list[dict[str, Any]] = artifact.read_json(artifact.verified(directory, DEFINITIONS))
+    if artifact.read_manifest(directory)["inputs"].get("cohort") != artifact.digest(cohort_dir):
+        raise ArtifactError(f"{directory}: made from another cohort; make it again with --multiverse, or remove it")
+    return rows
 
 
 def _served(

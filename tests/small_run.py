@@ -16,7 +16,7 @@ from cohort import artifact, build, concepts, dictionary, tables
 from cohort.build import CohortConfig
 from cohort.tables import Tables
 from ope import evaluation
-from ope.evaluation import EvaluationConfig
+from ope.evaluation import Beside, EvaluationConfig
 from ope.fqe import FqeConfig
 from ope.gates import GateConfig
 from policy import behaviour
@@ -89,7 +89,7 @@ def evaluated(out: Path, gates: GateConfig, seed: int = 0) -> None:
     inputs |= {f"{POLICY}/{name}": path for name, path in policies.items()}
     settings = config.model_dump(mode="json")
     with artifact.writing(out / OPE, "evaluation", settings, inputs, seed, overwrite=True) as draft:
-        evaluation.write(draft.path, out / COHORT, policies, config, seed, out / BEHAVIOUR)
+        evaluation.write(draft.path, out / COHORT, policies, config, seed, Beside(out / BEHAVIOUR))
 
 
 def cohort(out: Path, n_stays: int, seed: int = 0) -> None:

@@ -11,7 +11,7 @@ from cohort import artifact
 from cohort.config import parse
 from cohort.errors import ArtifactError, ConfigError, InputError
 from ope import evaluation, gates, treated
-from ope.evaluation import EvaluationConfig
+from ope.evaluation import Beside, EvaluationConfig
 from ope.fqe import FqeConfig
 from ope.gates import GateConfig
 from ope.treated import Treated
@@ -41,9 +41,7 @@ def opened(
     names = ["clinicians", *policies, *evaluation.CONTROLS]
     with artifact.writing(rollouts, "rollouts", {}) as draft:
         treated.write(draft.path, 50, {name: Treated(k / 10, 0.1, k / 10, 0.1) for k, name in enumerate(names)})
-    return evaluation.run(
-        cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0, behaviour=behaviour, rollouts=rollouts
-    )
+    return evaluation.run(cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0, Beside(behaviour, rollouts))
 
 
 def every_estimate(found: dict[str, Any]) -> list[dict[str, Any]]:
