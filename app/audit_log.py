@@ -60,6 +60,7 @@ _events = sa.Table(
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("card", sa.Text, index=True),
+    sa.Column("subject", sa.Text, index=True),
     sa.Column("entry", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
 )
@@ -109,6 +110,8 @@ class Entry:
     actor: Actor
     card: str | None
     """The card it is about."""
+    subject: str | None
+    """The decision it is about."""
     body: Mapping[str, Any]
     hash: str
 
@@ -162,7 +165,14 @@ class AuditLog:
                 self.close()
                 raise
 
-    def append(self, kind: Kind, actor: Actor, body: Mapping[str, Any], card: str | None = None) -> Entry:
+    def append(
+        self,
+        kind: Kind,
+        actor: Actor,
+        body: Mapping[str, Any],
+        card: str | None = None,
+        subject: str | None = None,
+    ) -> Entry:
         """Write one entry; when this returns it is on disk, and its loss would be found.
 
         Raises:
@@ -174,6 +184,7 @@ class AuditLog:
             "kind": kind,
             "actor": {"name": actor.name, "role": actor.role, "session": actor.session},
             "card": card,
+            "subject": subject,
             "body": body,
         }
         with _or_audit_error(self.place):
@@ -182,18 +193,26 @@ class AuditLog:
                 seq, previous = (last.seq + 1, last.hash) if last else (1, ZERO)
                 entry = canonical({**content, "seq": seq, "previous": previous}).decode()
                 digested = hashlib.sha256(entry.encode()).hexdigest()
-                connection.execute(_events.insert().values(seq=seq, kind=kind, card=card, entry=entry, hash=digested))
+                connection.execute(
+                    _events.insert().values(seq=seq, kind=kind, card=card, subject=subject, entry=entry, hash=digested)
+                )
             self._vouch(seq, digested)
         return _entry(entry, digested)
 
-    def entries(self, kind: Kind | None = None, card: str | None = None, last: int | None = None) -> list[Entry]:
-        """Entries in order: of one kind, about one card, the last few, or all.
+    def entries(
+        self,
+        kind: Kind | None = None,
+        card: str | None = None,
+        subject: str | None = None,
+        last: int | None = None,
+    ) -> list[Entry]:
+        """Entries in order: of one kind, about one card or decision, the last few, or all.
 
         Raises:
             AuditError: the log cannot be read.
         """
         query = sa.select(_events.c.entry, _events.c.hash).order_by(_events.c.seq.desc())
-        for column, wanted in ((_events.c.kind, kind), (_events.c.card, card)):
+        for column, wanted in ((_events.c.kind, kind), (_events.c.card, card), (_events.c.subject, subject)):
             query = query if wanted is None else query.where(column == wanted)
         with _or_audit_error(self.place), self._engine.connect() as connection:
             rows = connection.execute(query if last is None else query.limit(last)).all()
@@ -271,8 +290,8 @@ def _check_link(row: Any, expected: int, previous: str, place: Place) -> None:
     content = json.loads(row.entry)
     if content["previous"] != previous:
         raise AuditError(f"{place.name}: entry {row.seq}: does not follow the entry before it")
-    told = (content["seq"], content["kind"], content["card"])
-    if told != (row.seq, row.kind, row.card) or canonical(content) != row.entry.encode():
+    told = tuple(content[name] for name in ("seq", "kind", "card", "subject"))
+    if told != (row.seq, row.kind, row.card, row.subject) or canonical(content) != row.entry.encode():
         raise AuditError(f"{place.name}: entry {row.seq}: a column was changed")
 
 
@@ -378,10 +397,9 @@ def _last() -> "sa.Select[tuple[int, str]]":
 
 def _entry(text: str, digested: str) -> Entry:
     content = json.loads(text)
-    return Entry(
-        seq=content["seq"], id=content["id"], time=content["time"], kind=content["kind"],
-        actor=Actor(**content["actor"]), card=content["card"], body=content["body"], hash=digested,
-    )  # fmt: skip
+    actor = Actor(**content.pop("actor"))
+    content.pop("previous")
+    return Entry(actor=actor, hash=digested, **content)
 
 
 def _head(place: Place, key: Ed25519PublicKey) -> dict[str, Any]:

@@ -1,119 +1,152 @@
-"""Charts: the page's pictures as Altair specifications, without Streamlit."""
+"""Charts: the pages' pictures and tables as HTML without a script: they follow the theme."""
 
-import altair as alt
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 from markupsafe import escape
 
-from app import view
-from app.view import CARRIED, MEASURED
+from app.view import CARRIED, MEASURED, Grid, Table
 
-Chart = alt.LayerChart | alt.FacetChart
-_GRID_STYLE = """<style>
-.doses { border-collapse: separate; border-spacing: 3px; width: 100%; font-size: .8rem; }
-.doses td { font-variant-numeric: tabular-nums; }
-.doses caption { text-align: left; font-weight: 600; font-size: .95rem; padding-bottom: .4rem; }
-.doses th { font-weight: 400; opacity: .75; padding: .2rem .3rem; text-align: right; white-space: nowrap; }
+STYLE = """<style>
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .6rem 1.2rem; }
+.charts figure { margin: 0; } .charts figcaption { font-size: .82rem; font-weight: 600; }
+.plot { position: relative; height: 7.2rem; margin: .3rem 0 1.5rem 2.6rem; border-bottom: 1px solid rgba(128, 128, 128, .5); }
+.plot i, .plot b, .plot u, .plot s, .plot em { position: absolute; font-style: normal; text-decoration: none; }
+.plot em { left: 0; right: 0; border-top: 1px solid rgba(128, 128, 128, .22); height: 0; }
+.plot em span { position: absolute; right: 100%; top: -.6em; padding-right: .35rem; font-size: .72rem; white-space: nowrap; }
+.plot u { top: 100%; transform: translateX(-50%); font-size: .72rem; padding-top: .15rem; white-space: nowrap; }
+.plot s { top: 0; bottom: 0; border-left: 1px dashed currentColor; opacity: .6; }
+.plot i { width: .5rem; height: .5rem; margin: -.25rem 0 0 -.25rem; }
+.plot i.measured { background: #1b87c9; border-radius: 50%; }
+.plot i.carried { border: 2px solid #d5730a; transform: rotate(45deg); box-sizing: border-box; }
+.plot b { bottom: 0; background: #1b87c9; border-right: 1px solid transparent; background-clip: padding-box; }
+.plain { border-collapse: collapse; width: 100%; font-size: .85rem; margin: .2rem 0 .8rem; }
+.plain caption, .doses caption { text-align: left; font-weight: 600; font-size: .9rem; padding: .3rem 0; }
+.plain th, .plain td { text-align: left; padding: .28rem .5rem; border-bottom: 1px solid rgba(128, 128, 128, .35);
+  font-variant-numeric: tabular-nums; overflow-wrap: break-word; vertical-align: top; }
+.plain.long td { overflow-wrap: anywhere; }
+.plain thead th { font-weight: 600; }
+.doses { border-collapse: separate; border-spacing: 3px; width: 100%; font-size: .8rem; table-layout: fixed; }
+.doses th { font-weight: 400; padding: .2rem .3rem; text-align: right; }
 .doses thead th { text-align: center; } .doses thead tr:first-child th { font-weight: 600; }
-.doses td { text-align: center; height: 2rem; border-radius: 3px; width: 17%; }
-.doses td.rare { background-image: repeating-linear-gradient(45deg, #d55e0088 0 2px, transparent 2px 8px); }
+.doses td { text-align: center; height: 2.5rem; border-radius: 3px; font-variant-numeric: tabular-nums;
+  padding: .1rem; line-height: 1.15; overflow-wrap: anywhere; }
+.doses td.held { background-image: repeating-linear-gradient(45deg, rgba(213, 94, 0, .32) 0 2px, transparent 2px 9px); }
+.doses td.best { outline: 3px solid currentColor; outline-offset: -3px; font-weight: 700; }
+.doses small { display: block; font-size: .66rem; }
 </style>"""
-_BLUE, _ORANGE, _GREY = "#1b87c9", "#d55e00", "#8a929d"
 
 
-def signal(points: pd.DataFrame, name: str, now: float, horizon: float) -> Chart:
+def signal(points: pd.DataFrame, name: str, now: float, horizon: float) -> str:
     """One signal up to now: measured values as filled circles, carried-forward ones as hollow diamonds.
 
     Args:
         points: rows of `view.timeline` of one signal.
-        name: the signal's name, the chart's title.
+        name: the signal's name, the figure's caption.
         now: the decision time, drawn as a dashed line.
         horizon: end of the time axis in hours.
     """
-    base = alt.Chart(points).encode(
-        x=_hours("hour", horizon),
-        y=alt.Y(
-            "value:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4, format=".3~g")
-        ),
-        tooltip=[alt.Tooltip("hour:Q"), alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("source:N")],
+    value, hour = points["value"].to_numpy(np.float64), points["hour"].to_numpy(np.float64)
+    ticks = _ticks(float(value.min()), float(value.max()))
+    marks = "".join(
+        f'<i class="{"measured" if source == MEASURED else "carried"}" '
+        f'style="left:{_share(when, 0, horizon)};top:{_share(ticks[-1] - number, 0, ticks[-1] - ticks[0])}" '
+        f'title="{escape(f"{when:g} h: {number:.3g}, {source}")}"></i>'
+        for when, number, source in zip(hour, value, points["source"], strict=True)
     )
-    layers = [base.mark_line(color=_GREY, strokeWidth=1), _now(now)]
-    measured, carried = (points[points["source"] == source] for source in (MEASURED, CARRIED))
-    if len(measured):
-        layers.append(
-            base.mark_point(shape="circle", size=50, filled=True, color=_BLUE, opacity=1).properties(data=measured)
-        )
-    if len(carried):
-        hollow = base.mark_point(shape="diamond", size=60, filled=False, color=_ORANGE, strokeWidth=1.8, opacity=1)
-        layers.append(hollow.properties(data=carried))
-    told = f"{len(measured)} values measured, {len(carried)} carried forward"
-    return _framed(alt.layer(*layers), name, f"{name}, hours 0 to {now:g}: {told}")
+    measured, carried = (int((points["source"] == source).sum()) for source in (MEASURED, CARRIED))
+    told = f"{name}, hours 0 to {now:g}: {measured} values measured, {carried} carried forward; last {value[-1]:.3g}"
+    return _figure(name, told, marks, ticks, now, horizon)
 
 
-def doses(windows: pd.DataFrame, column: str, name: str, now: float, horizon: float) -> Chart:
+def doses(windows: pd.DataFrame, column: str, name: str, now: float, horizon: float) -> str:
     """The doses of one drug in the windows before now, as bars as wide as their window."""
-    bars = (
-        alt.Chart(windows)
-        .mark_rect(color=_BLUE)
-        .encode(
-            x=_hours("start", horizon),
-            x2="end:Q",
-            y=alt.Y(f"{column}:Q", title=None, axis=alt.Axis(tickCount=4, format=".3~g"), scale=alt.Scale(domainMin=0)),
-            y2=alt.datum(0),
-            tooltip=[alt.Tooltip("start:Q"), alt.Tooltip("end:Q"), alt.Tooltip(f"{column}:Q", format=".3~g")],
-        )
+    value = windows[column].to_numpy(np.float64)
+    ticks = _ticks(0.0, float(value.max(initial=0.0)))
+    bars = "".join(
+        f'<b style="left:{_share(start, 0, horizon)};width:{_share(end - start, 0, horizon)};'
+        f'height:{_share(number, 0, ticks[-1])}" title="{escape(f"{start:g} to {end:g} h: {number:.3g}")}"></b>'
+        for start, end, number in zip(windows["start"], windows["end"], value, strict=True)
+        if number > 0
     )
-    total = int((windows[column] > 0).sum())
-    return _framed(
-        alt.layer(bars, _now(now)), name, f"{name}: given in {total} of {len(windows)} windows before hour {now:g}"
-    )
+    total = int((value > 0).sum())
+    told = f"{name}: given in {total} of {len(windows)} windows before hour {now:g}"
+    return _figure(name, told, bars, ticks, now, horizon)
 
 
-def grid(picture: view.Grid) -> str:
-    """A dose grid as an HTML table, the larger doses on top: shaded by share, unsupported doses hatched and named."""
-    largest = float(picture.share.max()) or 1.0
+def panel(figures: Sequence[str]) -> str:
+    """Figures beside each other, as many in a row as fit."""
+    return f'{STYLE}<div class="charts">{"".join(figures)}</div>'
+
+
+def table(shown: Table) -> str:
+    """A table of text; every cell is escaped."""
+    head = "".join(f'<th scope="col">{escape(name) or "&nbsp;"}</th>' for name in shown.head)
+    body = "".join(
+        "<tr>"
+        + f'<th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in shown.rows
+    )
+    caption = f"<caption>{escape(shown.caption)}</caption>"
+    kind = "plain long" if shown.long else "plain"
+    return f'{STYLE}<table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def grid(picture: Grid) -> str:
+    """A dose grid as a table, the larger doses on top: shaded by its number; what is never recommended is hatched."""
+    known = picture.number[np.isfinite(picture.number)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in picture.columns)
     body = "".join(
         f'<tr><th scope="row">{escape(picture.rows[row])}</th>'
-        + "".join(
-            _cell(float(picture.share[row, column]), largest, bool(picture.unsupported[row, column]))
-            for column in range(len(picture.columns))
-        )
+        + "".join(_cell(picture, row, column, low, high) for column in range(len(picture.columns)))
         + "</tr>"
         for row in reversed(range(len(picture.rows)))
     )
     axes = (
-        f'<tr><th scope="col">{escape(picture.axes[0])}</th>'
+        f'<tr><th scope="col" rowspan="2">{escape(picture.axes[0])}</th>'
         f'<th scope="colgroup" colspan="{len(picture.columns)}">{escape(picture.axes[1])}</th></tr>'
     )
-    table = f"<thead>{axes}<tr><td></td>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'{_GRID_STYLE}<table class="doses"><caption>{escape(picture.title)}</caption>{table}</table>'
+    inner = f"<thead>{axes}<tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'{STYLE}<table class="doses"><caption>{escape(picture.title)}</caption>{inner}</table>'
 
 
-def _cell(share: float, largest: float, rare: bool) -> str:
-    kind, why = (' class="rare"', ' title="unsupported"') if rare else ("", "")
-    text = "0" if share == 0 else "&lt;1%" if share < 0.005 else f"{share:.0%}"
-    return (
-        f'<td{kind}{why} style="background-color: rgba(27, 135, 201, {0.05 + 0.6 * share / largest:.3f})">{text}</td>'
+def _cell(picture: Grid, row: int, column: int, low: float, high: float) -> str:
+    mark, number = picture.mark[row][column], float(picture.number[row, column])
+    strength = 0.0 if not math.isfinite(number) or high == low else (number - low) / (high - low)
+    kinds = [*(["held"] if mark else []), *(["best"] if picture.best[row, column] else [])]
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
+    note = f"<small>{escape(mark or 'recommended')}</small>" if kinds else ""
+    colour = f"rgba(27, 135, 201, {0.04 + 0.4 * strength:.3f})"
+    return f'<td{kind} style="background-color: {colour}">{escape(picture.text[row][column])}{note}</td>'
+
+
+def _figure(name: str, told: str, inner: str, ticks: list[float], now: float, horizon: float) -> str:
+    lines = "".join(
+        f'<em style="top:{_share(ticks[-1] - tick, 0, ticks[-1] - ticks[0])}"><span>{tick:.4g}</span></em>'
+        for tick in ticks
     )
+    hours = range(0, int(horizon) + 1, 24 if horizon > 24 else 8)
+    times = "".join(f'<u style="left:{_share(hour, 0, horizon)}">{hour:g} h</u>' for hour in hours)
+    rule = f'<s style="left:{_share(now, 0, horizon)}"></s>'
+    plot = f'<div class="plot" role="img" aria-label="{escape(told)}">{lines}{times}{rule}{inner}</div>'
+    return f"<figure><figcaption>{escape(name)}</figcaption>{plot}</figure>"
 
 
-def _hours(column: str, horizon: float) -> alt.X:
-    scale = alt.Scale(domain=[0, horizon], nice=False)
-    axis = alt.Axis(
-        title=None, values=[float(hour) for hour in range(0, int(horizon) + 1, 12)], labelExpr="datum.value + ' h'"
-    )
-    return alt.X(f"{column}:Q", scale=scale, axis=axis)
+def _share(value: float, low: float, high: float) -> str:
+    return f"{100 * (value - low) / (high - low):.2f}%"
 
 
-def _now(hour: float) -> alt.Chart:
-    rule: alt.Chart = (
-        alt.Chart(pd.DataFrame({"hour": [hour]})).mark_rule(strokeDash=[5, 4], color=_GREY).encode(x="hour:Q")
-    )
-    return rule
-
-
-def _framed(chart: Chart, name: str, description: str) -> Chart:
-    framed: Chart = chart.properties(
-        title=alt.TitleParams(name, anchor="start", fontSize=13), height=170, description=description
-    )
-    return framed
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to five round numbers that enclose a range."""
+    if high <= low:
+        low, high = (low - 1.0, high + 1.0) if low else (0.0, 1.0)
+    rough = (high - low) / 3
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, last + 1)]

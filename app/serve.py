@@ -1,39 +1,38 @@
-"""Serve: how the page is started - on this machine only, without telemetry or any outside request."""
+"""Serve: how the pages are started: a process of their own, on this machine only unless a sign-in is configured."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-ADDRESS = "127.0.0.1"
-OPTIONS = {
-    "server.address": ADDRESS,
-    "server.headless": "true",  # asks no question in the terminal and opens no browser by itself
-    "server.fileWatcherType": "none",
-    "browser.gatherUsageStats": "false",
-    "client.toolbarMode": "viewer",
-    "client.showErrorDetails": "none",  # a traceback may hold a patient's values
-    "client.showErrorLinks": "false",
-    "client.showSidebarNavigation": "false",
-    "runner.magicEnabled": "false",
-    "theme.light.primaryColor": "#005a8c",
-    "theme.dark.primaryColor": "#7cc4f0",
-    "theme.headingFontWeights": "[600]",
-    "theme.headingFontSizes": '["2rem", "1.4rem", "1.2rem"]',
-}
+from app import access, settings
+from app.settings import LOCAL as ADDRESS
+
+_START = (
+    "import sys; from pathlib import Path; from app.server import serve; "
+    "serve(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2] else None, int(sys.argv[3]))"
+)
 
 
-def command(run: Path, port: int = 8501) -> list[str]:
-    """The command line that serves the page for the run directory `run`."""
-    main = Path(__file__).with_name("main.py")
-    options = [word for name, value in OPTIONS.items() for word in (f"--{name}", value)]
-    start = [sys.executable, "-m", "streamlit", "run", str(main), *options, "--server.port", str(port)]
-    return [*start, "--", str(run.resolve())]
+def command(run: Path, port: int = 8501, told_in: Path | None = None) -> list[str]:
+    """The command line that serves the pages of the run directory `run`."""
+    where = "" if told_in is None else str(told_in.resolve())
+    return [sys.executable, "-c", _START, str(run.resolve()), where, str(port)]
 
 
-def serve(run: Path, port: int = 8501) -> int:
-    """Serve the page until it is interrupted; returns the server's exit status."""
-    print(f"Suture shows {run} at http://{ADDRESS}:{port} (this machine only). Stop with Ctrl+C.", flush=True)
+def serve(run: Path, port: int = 8501, told_in: Path | None = None) -> int:
+    """Serve the pages until they are interrupted; returns the server's exit status.
+
+    Raises:
+        ConfigError: the settings are wrong, or would let others in without a sign-in.
+    """
+    told = settings.read(told_in)
+    access.require_safe(told)
+    who = "this machine only, as no sign-in is configured" if told.access.oidc is None else "with OpenID Connect"
+    print(f"Suture shows {run} at http://{told.access.address}:{port} ({who}). Stop with Ctrl+C.", flush=True)
     try:
-        return subprocess.run(command(run, port), check=False).returncode
+        return subprocess.run(command(run, port, told_in), check=False).returncode
     except KeyboardInterrupt:
         return 0
+
+
+__all__ = ["ADDRESS", "command", "serve"]

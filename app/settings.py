@@ -15,13 +15,15 @@ from policy.recommend import RecommendConfig
 Role = Literal["clinician", "auditor", "data scientist"]
 ROLES: tuple[Role, ...] = ("clinician", "auditor", "data scientist")
 LOCAL = "127.0.0.1"
+RUN_VARIABLE, SETTINGS_VARIABLE = "SUTURE_RUN", "SUTURE_SETTINGS"
+"""How the server tells the pages the run's directory and the settings' file."""
 
 
 class AuditConfig(Config):
     """Where the audit log is, and what vouches for it."""
 
     url: str | None = None
-    """`sqlite:///FILE` or `postgresql+psycopg://USER@HOST/DATABASE`; without it RUN/audit/audit.db."""
+    """`sqlite:///FILE` or `postgresql+psycopg://USER@HOST/DATABASE`; without it beside the run, RUN-audit/audit.db."""
     head: Path | None = None
     """The signed head. Keep it off the database's disk; without it in the user's own folder."""
     key: Path | None = None
@@ -64,7 +66,7 @@ def read(path: Path | None) -> AppConfig:
 
 def place(run: Path, settings: AuditConfig) -> Place:
     """Where the audit log of a run is."""
-    url = settings.url or f"sqlite:///{run.resolve() / 'audit' / 'audit.db'}"
+    url = settings.url or f"sqlite:///{run.resolve().parent / (run.resolve().name + '-audit') / 'audit.db'}"
     own = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "suture"
     name = hashlib.sha256(sa.make_url(url).render_as_string(hide_password=True).encode()).hexdigest()[:16]
     return Place(url, settings.head or own / f"{name}.head", settings.key or own / "audit.key", settings.timeout_s)

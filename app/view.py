@@ -1,49 +1,61 @@
-"""View: everything that the page shows, computed without a browser. Pages only display what these functions return."""
+"""View: everything that the pages show, computed without a browser. Pages only display what these functions return."""
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-import policy.store
-from app import verification
-from app.run import BEHAVIOUR, COHORT, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
-from app.run_directory import RECORD
-from cohort import artifact, bedside, build, dictionary, features, trajectories
-from cohort.dictionary import Dictionary
-from cohort.errors import ArtifactError, SutureError
+from app import responses, study
+from app.audit_log import Entry
+from app.card import Card
+from app.study import HOUR, Study
+from cohort import concepts
 from ope import gates
 from policy import recommend
-from policy.base import Policy
-from policy.recommend import Recommendation, Support
-from policy.served import NetworkPolicy
 
-HOUR = "hours_since_start"
-"""The column with the decision time, hours since the anchor."""
 FIRST_DAY_H = 24.0
 NOTICE = "Research prototype, not for clinical use"
 MEASURED, CARRIED = "measured since the last decision", "carried forward"
-GRID_KEY = (
-    "Each cell is a dose (medians of the bins), a stronger colour is more often. Hatched: too few similar patients "
-    "had it, or clinicians would hardly give it; Suture never recommends such a dose."
-)
+GRID_KEY = "Each cell is a dose (the medians of the bins). Hatched and marked: Suture never recommends it, and why."
 TIMELINE_KEY = (
     "Filled circle: measured since the decision before. Hollow diamond: carried forward from earlier. Nothing drawn: "
     "not known; the model then uses the training patients' median. Only what was known at this decision is shown."
 )
+VALUE_KEY = (
+    "Value: the expected return by the policy's own value network (+1 for survival to the cohort's horizon, -1 for "
+    "death, less a small cost per hour). The interval says how precisely the outcomes of similar patients pin it; it "
+    "does not cover what nobody charted."
+)
+NO_VALUES = "This policy imitates and has no value network: it says how likely a dose is, not what it is worth."
 SIGNALS = {
     "map": "Mean arterial pressure (mmHg)",
     "heart_rate": "Heart rate (1/min)",
+    "resp_rate": "Respiratory rate (1/min)",
+    "spo2": "Oxygen saturation (%)",
+    "temperature_c": "Temperature (°C)",
+    "gcs": "Glasgow coma scale (points)",
     "lactate": "Lactate (mmol/L)",
     "creatinine": "Creatinine (mg/dL)",
-    "spo2": "Oxygen saturation (%)",
-    "gcs": "Glasgow coma scale (points)",
+    "bilirubin_total": "Bilirubin (mg/dL)",
+    "platelets": "Platelets (10⁹/L)",
+    "pao2": "PaO₂ (mmHg)",
+    "urine_output_step": "Urine in the window before (mL)",
 }
 """What the timeline draws: feature -> its name for a reader."""
+CASE_COLUMNS = {
+    "age_years": "Age (years)",
+    "sofa": "SOFA",
+    "map": "MAP (mmHg)",
+    "heart_rate": "Heart rate (1/min)",
+    "lactate": "Lactate (mmol/L)",
+    "creatinine": "Creatinine (mg/dL)",
+}
+"""What is told of a similar patient."""
 DRUGS = {
     "fluid_ml": "IV fluid given (mL per window)",
     "vasopressor_ug_kg_min": "Vasopressor given (µg/kg/min norepinephrine equivalent)",
@@ -57,38 +69,22 @@ _SORTS: dict[str, tuple[str, bool]] = {
 SORTS = tuple(_SORTS)
 SHOW = ("all stays", "with a recommendation", "without one")
 RECOMMENDS = "recommendation"
+LONGEST = 200
+"""Characters of a text that somebody typed or charted which are shown."""
 Tone = Literal["refused", "insufficient", "eligible"]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why there is nothing to show, and what the reader can do."""
+class Filters:
+    """What the worklist is cut to; None does not cut. A value that is not known passes no limit."""
 
-    title: str
-    detail: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Study:
-    """An opened run: its evaluation patients and what answers for them."""
-
-    path: Path
-    policy_name: str
-    policy: NetworkPolicy
-    behaviour: Policy
-    known: Support
-    dictionary: Dictionary
-    decisions: pd.DataFrame
-    """Every decision of the evaluation patients: states as at the bedside, imputed values missing, and doses."""
-    verdict: str
-    binding: str
-    """Why the verdict is not better, in a sentence; empty where nothing binds."""
-
-    @property
-    def horizon_h(self) -> float:
-        """End of the last possible decision window, hours since admission."""
-        return float(self.decisions[HOUR].max() + self.dictionary.step_hours)
+    search: str = ""
+    """Stays whose id begins with it."""
+    units: tuple[str, ...] = ()
+    sofa_least: float | None = None
+    lactate_least: float | None = None
+    map_most: float | None = None
+    show: str = SHOW[0]
 
 
 @dataclass(frozen=True)
@@ -100,67 +96,39 @@ class Banner:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A small table as text."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    long: bool = False
+    """Cells may hold long words, which then break anywhere."""
+
+
+@dataclass(frozen=True)
 class Grid:
-    """A picture of the dose grid: a share in each cell, unsupported cells marked."""
+    """A picture of the dose grid: a number in each cell, and what marks a cell that is never recommended."""
 
     title: str
-    share: Float[np.ndarray, "f v"]
-    unsupported: Bool[np.ndarray, "f v"]
+    number: Float[np.ndarray, "f v"]
+    text: tuple[tuple[str, ...], ...]
+    mark: tuple[tuple[str, ...], ...]
+    """Why not: "unsupported", "rule A", or nothing."""
+    best: Bool[np.ndarray, "f v"]
+    """What is recommended."""
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     axes: tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Dose:
-    """One drug: what is recommended (None where no dose is shown) and what was given, as text with units."""
-
-    drug: str
-    recommended: str | None
-    given: str
-
-
-@dataclass(frozen=True)
-class Card:
-    """One decision: doses beside what the clinicians gave, or why none is recommended."""
-
-    title: str
-    doses: tuple[Dose, Dose]
-    facts: tuple[tuple[str, str], ...]
-    """Support and probability, as (name, text)."""
-    abstention: tuple[str, str, str] | None
-    """The gate's name, the reason, and what would lift it."""
-
-
-def stamp(run: Path | None) -> tuple[tuple[str, int], ...]:
-    """Which files of a run there are and when each was written: changes whenever the run should be opened anew."""
-    if run is None or not run.is_dir():
-        return ()
-    files = [run / RECORD, *run.glob(f"*/{artifact.MANIFEST}"), *run.glob(f"*/*/{artifact.MANIFEST}")]
-    return tuple(sorted((str(file), file.stat().st_mtime_ns) for file in files if file.is_file()))
-
-
-def open_study(run: Path | None) -> Study | Problem:
-    """Verify a run and load what the page needs, or say what is wrong with it and what to do."""
-    if run is None or not (run / RECORD).is_file():
-        where = "No run directory was named." if run is None else f"{run} is not the directory of a run."
-        return Problem(
-            "There is no run to show", where, "suture run configs/demo.yaml --out runs/demo\nsuture app runs/demo"
-        )
-    again = f"suture run CONFIG --out {run} --resume"
-    missing = [part for part in (COHORT, BEHAVIOUR, POLICY, OPE) if not (run / part).is_dir()]
-    if missing:
-        detail = f"{run} has no {missing[0]}/ yet: it is still running, or it was interrupted."
-        return Problem("This run is not finished", detail, again)
-    try:
-        verification.check(run)
-    except ArtifactError as error:
-        detail = f"{error}. Nothing of this run is shown, because it may not be what was evaluated."
-        return Problem("This run fails verification", detail, f"suture verify {run}\n{again}")
-    try:
-        return _load(run)
-    except SutureError as error:
-        return Problem("This run cannot be shown", str(error), again)
+def plain(text: object, most: int = LONGEST) -> str:
+    """Text that somebody typed or charted, made harmless: one line, no hidden or direction-changing sign, cut short."""
+    shown = "".join(
+        f"⟨U+{ord(sign):04X}⟩" if unicodedata.category(sign) in {"Cf", "Cc", "Co", "Cs", "Zl", "Zp"} else sign
+        for sign in str(text)[: most + 1]
+    )
+    return shown if len(shown) <= most else f"{shown[:most]}… (cut)"
 
 
 def banner(verdict: str, binding: str) -> Banner:
@@ -178,66 +146,74 @@ def decision_hours(decisions: pd.DataFrame) -> list[float]:
     return [float(hour) for hour in np.unique(decisions[HOUR].to_numpy())]
 
 
-def worklist(decisions: pd.DataFrame, hour: float, search: str = "", sort: str = SORTS[0]) -> pd.DataFrame:
-    """The stays with a decision at `hour`, one row each.
+def default_hour(hours: Sequence[float]) -> float:
+    """The decision time that the page opens with: the last within the first day, when most has been measured."""
+    return max((hour for hour in hours if hour <= FIRST_DAY_H), default=hours[0])
 
-    Args:
-        decisions: the rows of the evaluation patients.
-        hour: decision time in hours since the anchor.
-        search: keeps the stays whose id begins with it.
-        sort: one of SORTS; missing values come last.
-    """
-    rows: pd.DataFrame = decisions[decisions[HOUR] == hour]
-    if search.strip():
-        rows = rows[rows["stay_id"].astype(str).str.startswith(search.strip())]
+
+def units(decisions: pd.DataFrame) -> list[str]:
+    """The care units that occur, in alphabetical order."""
+    return sorted(decisions["unit"].unique())
+
+
+def worklist(of: Study, hour: float, filters: Filters | None = None, sort: str = SORTS[0]) -> pd.DataFrame:
+    """The stays with a decision at `hour` that pass the filters, one row each; missing values are sorted last."""
+    wanted = filters or Filters()
+    rows: pd.DataFrame = of.decisions[of.decisions[HOUR] == hour]
+    if wanted.search.strip():
+        rows = rows[rows["stay_id"].astype(str).str.startswith(wanted.search.strip())]
+    if wanted.units:
+        rows = rows[rows["unit"].isin(wanted.units)]
+    if wanted.sofa_least is not None:
+        rows = rows[rows["sofa"] >= wanted.sofa_least]
+    if wanted.lactate_least is not None:
+        rows = rows[rows["lactate"] >= wanted.lactate_least]
+    if wanted.map_most is not None:
+        rows = rows[rows["map"] <= wanted.map_most]
+    if wanted.show != SHOW[0]:
+        recommends = np.array([word == RECOMMENDS for word in said(of, rows)], bool)
+        rows = rows[recommends == (wanted.show == SHOW[1])]
     column, ascending = _SORTS[sort]
-    rows = rows.sort_values([column, "stay_id"], ascending=[ascending, True], na_position="last", ignore_index=True)
-    return rows
+    return rows.sort_values([column, "stay_id"], ascending=[ascending, True], na_position="last", ignore_index=True)
 
 
-def said(study: Study, rows: pd.DataFrame) -> list[str]:
+def said(of: Study, rows: pd.DataFrame) -> list[str]:
     """What Suture has to say on each row: that it recommends, or by which gate it abstains."""
-    shown = "no dose shown" if study.verdict == gates.REFUSED else RECOMMENDS
-    return [shown if one.gate is None else f"abstains: {one.gate}" for one in recommendations(study, rows)]
+    words: dict[tuple[int, float], str] = _words(of)
+    keys = [(int(stay), float(hour)) for stay, hour in zip(rows["stay_id"], rows[HOUR], strict=True)]
+    new = np.array([key not in words for key in keys], bool)
+    if new.any():
+        state, ages, beside = study.asked(of, rows[new])
+        found = recommend.recommend(of.policy, state, of.known, of.behaviour, ages, beside)
+        shown = "no dose shown" if of.verdict == gates.REFUSED else RECOMMENDS
+        missing = [key for key, unknown in zip(keys, new, strict=True) if unknown]
+        words |= {
+            key: shown if one.gate is None else f"abstains: {one.gate}" for key, one in zip(missing, found, strict=True)
+        }
+    return [words[key] for key in keys]
 
 
-def filtered(rows: pd.DataFrame, words: Sequence[str], show: str) -> pd.DataFrame:
-    """The rows with a recommendation, those without one, or all; `words` from `said`."""
-    keep = [show == SHOW[0] or (word == RECOMMENDS) == (show == SHOW[1]) for word in words]
-    return rows.assign(said=list(words))[keep].reset_index(drop=True)
-
-
-def worklist_columns(rows: pd.DataFrame) -> pd.DataFrame:
-    """The worklist as shown, from `filtered`: names and units for a reader."""
+def worklist_columns(rows: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
+    """The worklist as shown: names and units for a reader; `words` from `said`."""
     return pd.DataFrame(
         {
             "Stay": rows["stay_id"].astype(str),
+            "Unit": [plain(unit, 60) for unit in rows["unit"]],
             "Age (years)": rows["age_years"].round(0),
             "Sex": [_sex(value) for value in rows["sex_male"]],
             "SOFA (points)": rows["sofa"],
             "MAP (mmHg)": rows["map"].round(0),
             "Heart rate (1/min)": rows["heart_rate"].round(0),
             "Lactate (mmol/L)": rows["lactate"].round(1),
-            "Suture": rows["said"],
+            "Suture": list(words),
         }
     )
 
 
 def counted(total: int, shown: int, hour: float) -> str:
     """How many stays the worklist has and how many of them are listed."""
-    text = f"{total:,} stays of the evaluation patients have a decision at {hour:g} h"
+    text = f"{total:,} stays of the evaluation patients have such a decision at {hour:g} h"
     return text if shown == total else f"{text}; the first {shown:,} are listed"
-
-
-def stay(decisions: pd.DataFrame, stay_id: int) -> pd.DataFrame:
-    """All decisions of one stay, in time order."""
-    rows: pd.DataFrame = decisions[decisions["stay_id"] == stay_id].sort_values("step").reset_index(drop=True)
-    return rows
-
-
-def default_hour(hours: Sequence[float]) -> float:
-    """The decision time that the page opens with: the last within the first day, when most has been measured."""
-    return max((hour for hour in hours if hour <= FIRST_DAY_H), default=hours[0])
 
 
 def patient_text(rows: pd.DataFrame, hour: float) -> str:
@@ -246,7 +222,7 @@ def patient_text(rows: pd.DataFrame, hour: float) -> str:
     missing = int(now["sofa_missing"])
     without = f" ({missing} of 6 organ systems without a value, counted 0)" if missing else ""
     lines = [
-        f"Stay {now['stay_id']}",
+        f"Stay {now['stay_id']}, {plain(now['unit'], 60)}",
         f"{now['age_years']:.0f} years, {_sex(now['sex_male'])}, weight {_value(now['weight_kg'], 'kg', 0)}",
         f"Decision {hour:g} h after the start, {now['time']:%Y-%m-%d %H:%M}",
         f"SOFA {_value(now['sofa'], 'points', 0)}{without}",
@@ -264,8 +240,11 @@ def timeline(rows: pd.DataFrame, until: float, step_hours: float) -> pd.DataFram
     known = rows[rows[HOUR] <= until]
     frames = []
     for feature, name in SIGNALS.items():
-        age, value = (known[column].to_numpy(np.float64) for column in (f"{feature}_age_h", feature))
-        source = np.where(age <= step_hours, MEASURED, CARRIED)
+        value = known[feature].to_numpy(np.float64)
+        aged = f"{feature}_age_h"
+        age = known[aged].to_numpy(np.float64) if aged in known else np.where(np.isnan(value), np.nan, 0.0)
+        with np.errstate(invalid="ignore"):
+            source = np.where(age <= step_hours, MEASURED, CARRIED)
         columns = {"hour": known[HOUR].to_numpy(np.float64), "signal": name, "value": value, "source": source}
         frames.append(pd.DataFrame(columns)[np.isfinite(age) & np.isfinite(value)])
     points: pd.DataFrame = pd.concat(frames, ignore_index=True)
@@ -287,147 +266,288 @@ def given(rows: pd.DataFrame, until: float) -> pd.DataFrame:
     return pd.DataFrame({"start": start, "end": start + past["duration_h"].to_numpy(np.float64), **doses})
 
 
-def recommendations(study: Study, rows: pd.DataFrame) -> list[Recommendation]:
-    """What Suture recommends, or why it abstains, for each of `rows`."""
-    if rows.empty:
-        return []
-    state = features.impute(rows[list(study.policy.features)].to_numpy(np.float64), study.dictionary.imputation)
-    return recommend.recommend(study.policy, state, study.known, study.behaviour, ages(rows, study.policy.features))
+def headline(card: Card) -> str:
+    """What the card says, in a few words."""
+    if card.output["recommendation"] is not None:
+        return "Research output, not advice"
+    return "No dose is shown" if not card.output["gates"][0]["passed"] else "Suture abstains"
 
 
-def ages(rows: pd.DataFrame, names: Sequence[str]) -> Float[np.ndarray, "m d"]:
-    """Hours since each feature was measured; NaN where it is not known, 0 for what is derived or never ages."""
-    columns = []
-    for name in names:
-        value = rows[name].to_numpy(np.float64)
-        derived = np.where(np.isnan(value), np.nan, 0.0)
-        columns.append(rows[f"{name}_age_h"].to_numpy(np.float64) if name in features.MEASURED else derived)
-    return np.stack(columns, axis=1)
-
-
-def card(study: Study, rows: pd.DataFrame, hour: float) -> Card:
-    """The decision of one stay at `hour`; a refused evaluation shows no dose, whatever the policy says."""
-    now = rows[rows[HOUR] == hour]
-    found = recommendations(study, now)[0]
-    if found.gate is not None:
-        held = (str(found.gate), _sentence(str(found.reason)), str(found.lifts))
-        return Card("Suture abstains", _doses(study, now.iloc[0], None), _facts(study, found), held)
-    if study.verdict == gates.REFUSED:
-        held = (
-            "evaluation",
-            "The evaluation refused this policy, so no dose is shown",
-            "a policy that passes the evaluation",
-        )
-        return Card("No dose is shown", _doses(study, now.iloc[0], None), (), held)
-    return Card("Research output, not advice", _doses(study, now.iloc[0], found), _facts(study, found), None)
-
-
-def grids(study: Study, rows: pd.DataFrame, hour: float) -> tuple[Grid, ...]:
-    """The dose grid of one decision: what clinicians gave in similar states, and what the policy would give.
-
-    The policy's grid is left out where no dose may be shown, the clinicians' where the state cannot be read.
-    """
-    now = rows[rows[HOUR] == hour]
-    found = recommendations(study, now)[0]
-    if found.gate == "data freshness":
-        return ()
-    state = features.impute(now[list(study.policy.features)].to_numpy(np.float64), study.dictionary.imputation)
-    counts = similar_doses(study.known, state)[0]
-    rare = (counts < study.known.config.min_support) | (
-        study.behaviour.probs(state)[0] < study.known.config.min_probability
+def held(card: Card) -> tuple[tuple[str, str, str], ...]:
+    """Every gate that is not passed: its name, the reason, and what would lift it."""
+    return tuple(
+        (one["gate"], f"{_sentence(one['reason'])}.", f"What would lift it: {one['lifts']}.")
+        for one in card.output["gates"]
+        if one["passed"] is False
     )
-    near = int(counts.sum())
-    title = f"Doses in the {near} most similar training decisions"
-    out = [_grid(study, title, counts / near, rare)]
-    if found.gate is None and study.verdict != gates.REFUSED:
-        out.append(_grid(study, f"What {study.policy_name} would give", study.policy.probs(state)[0], rare))
+
+
+def dose_table(of: Study, card: Card) -> Table:
+    """A row a drug: what is recommended, where anything is, beside what the clinicians gave in this window."""
+    was, now = card.output["given"], card.output["recommendation"]
+    unsure = " (at least: part of it could not be read)" if was["partly_unknown"] else ""
+    rate = was["fluid_ml"] / was["duration_h"]
+    gave = (
+        f"{was['fluid_ml']:,.0f} mL in {was['duration_h']:.3g} h ({rate:,.0f} mL/h){unsure}",
+        f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min{unsure}",
+    )
+    head: tuple[str, ...] = ("Drug", "Clinicians gave")
+    drugs = tuple(responses.DRUGS.values())
+    if now is None:
+        return Table("Doses", head, tuple(zip(drugs, gave, strict=True)))
+    window = of.dictionary.step_hours
+    advice = (
+        f"{now['fluid_ml']:,.0f} mL in {window:g} h ({now['fluid_ml'] / window:,.0f} mL/h)",
+        f"{now['vasopressor_ug_kg_min']:.2f} µg/kg/min",
+    )
+    return Table("Doses", ("Drug", "Recommended", "Clinicians gave"), tuple(zip(drugs, advice, gave, strict=True)))
+
+
+def facts(card: Card) -> tuple[str, ...]:
+    """Value, support and probabilities of what is recommended; of an abstention what similar patients show."""
+    now, records = card.output["recommendation"], card.output["records"]
+    lines = []
+    if now is not None:
+        lines.append(
+            NO_VALUES
+            if now["value"] is None
+            else f"Value {_interval(now)} in reward units, from -1 (death) to +1 (survival)"
+        )
+        lines += [
+            f"Support: {now['support']} of the {now['similar']} most similar training decisions used this dose",
+            f"The policy ({card.output['policy']}) gives it a probability of {now['probability']:.0%}, "
+            f"clinicians in such states {now['behaviour_probability']:.0%}",
+        ]
+    if records is not None:
+        lines.append(f"Of those {records['similar']} similar decisions, {records['died']} were of patients who died")
+    return tuple(lines)
+
+
+def equivalence(of: Study, card: Card) -> tuple[str, Table | None]:
+    """The supported doses that cannot be told from the best, as a sentence and a table."""
+    same, now = card.output["equivalent"], card.output["recommendation"]
+    if now is None:
+        return "", None
+    if same is None:
+        return f"{NO_VALUES} Doses cannot be told apart by value.", None
+    inside = any(one["action"] == now["action"] for one in same)
+    told = (
+        f"{len(same)} supported doses cannot be told apart by their value"
+        if len(same) > 1
+        else "No other supported dose comes near the best one"
+    )
+    where = "the recommended dose is one of them" if inside else "the recommended dose is NOT one of them"
+    window = of.dictionary.step_hours
+    rows = tuple(
+        (
+            f"{one['fluid_ml']:,.0f} mL in {window:g} h",
+            f"{one['vasopressor_ug_kg_min']:.2f} µg/kg/min",
+            _interval(one),
+            f"{one['support']} of {now['similar']}",
+            "recommended" if one["action"] == now["action"] else "",
+        )
+        for one in same
+    )
+    head = ("IV fluid", "Vasopressor", "Value (interval)", "Support", "")
+    return f"{told}; {where}.", Table("Doses of equal value", head, rows)
+
+
+def grids(of: Study, card: Card) -> tuple[Grid, ...]:
+    """The dose grid: how often clinicians gave each dose in similar states and, where a dose is shown, its value."""
+    records, now = card.output["records"], card.output["recommendation"]
+    if records is None:
+        return ()
+    marks = [
+        f"rule {rule[0]}" if rule else "unsupported" if rare else ""
+        for rule, rare in zip(records["blocked"], records["unsupported"], strict=True)
+    ]
+    share = np.array(records["count"], np.float64) / records["similar"]
+    frequency = ["0" if s == 0 else "<1%" if s < 0.005 else f"{s:.0%}" for s in share]
+    best = None if now is None else int(now["action"])
+    out = [
+        _grid(of, f"How often clinicians gave it in {records['similar']} similar states", share, frequency, marks, best)
+    ]
+    values = card.output["values"]
+    if values is not None:
+        number = np.array([np.nan if value is None else value for value in values], np.float64)
+        text = ["-" if np.isnan(value) else f"{value:.2f}" for value in number]
+        out.append(_grid(of, "What it is worth, by the policy's value network", number, text, marks, best))
     return tuple(out)
 
 
-def similar_doses(known: Support, state: Float[np.ndarray, "m d"]) -> Int[np.ndarray, "m a"]:
-    """How many of the most similar training decisions used each dose."""
-    _, rows = known.index.kneighbors(known.scaler.transform(state))
-    return np.stack([np.bincount(known.action[near], minlength=known.n_actions) for near in rows])
+def cases(of: Study, card: Card) -> Table | None:
+    """The nearest training patients, without identifiers or dates, and what happened to them."""
+    records = card.output["records"]
+    if records is None:
+        return None
+    known = [name for name in CASE_COLUMNS if records["cases"] and name in records["cases"][0]["state"]]
+    rows = tuple(
+        (
+            *(_short(one["state"][name]) for name in known),
+            f"{one['fluid_ml']:,.0f} mL",
+            f"{one['vasopressor_ug_kg_min']:.2f} µg/kg/min",
+            "died" if one["died"] else "survived",
+        )
+        for one in records["cases"]
+    )
+    head = (
+        *(CASE_COLUMNS[name] for name in known),
+        f"Fluid in {of.dictionary.step_hours:g} h",
+        "Vasopressor",
+        "Outcome",
+    )
+    return Table("The most similar training patients", head, rows)
 
 
-def _grid(study: Study, title: str, share: Float[np.ndarray, "a"], rare: Bool[np.ndarray, "a"]) -> Grid:
-    known = study.dictionary
+def why(of: Study, card: Card) -> Table | None:
+    """Which features moved the recommendation: the same question asked with each value at its typical one."""
+    told, now = card.output["why"], card.output["recommendation"]
+    if told is None:
+        return None
+    unit = "probability of this dose" if told["score"] == "probability" else "value of this dose"
+    shape = ".0%" if told["score"] == "probability" else ".2f"
+    rows = tuple(
+        (
+            feature_name(one["feature"]),
+            f"{_short(one['value'])}{' (not measured)' if one['imputed'] else ''}",
+            _short(one["typical"]),
+            f"{told['before']:{shape}} → {one['score']:{shape}}",
+            "the same dose" if one["action"] == now["action"] else dose_text(of, one["action"]),
+        )
+        for one in told["moved"]
+    )
+    head = ("Feature", "Value", "Typical", f"Then the {unit}", "Then recommended")
+    return Table("What moved the recommendation", head, rows)
+
+
+def change(of: Study, card: Card) -> str:
+    """What single plausible change would change the dose, in a sentence."""
+    if card.output["recommendation"] is None:
+        return ""
+    one = card.output["change"]
+    if one is None:
+        return "No single plausible change of one measured value would change the dose."
+    return (
+        f"The smallest single change that would change the dose: {feature_name(one['feature'])} "
+        f"{_short(one['to'])} instead of {_short(one['value'])}; then {dose_text(of, one['action'])}."
+    )
+
+
+def measurements(card: Card) -> str:
+    """What to measure next, in a sentence; empty where nothing would help."""
+    found = [one for one in card.output["measure"] if one["changes"]]
+    if not found:
+        return "Everything that would change the dose was measured within 4 h." if card.output["measure"] else ""
+    parts = [
+        f"{feature_name(one['feature'])} ({_age(one['age_h'])}; "
+        f"with {one['changes']:.0%} of similar patients' values the preferred dose would be another)"
+        for one in found
+    ]
+    return f"Most informative next: {'; '.join(parts)}."
+
+
+def answered(entries: Sequence[Entry]) -> Table | None:
+    """Everybody's responses to one decision, in order."""
+    if not entries:
+        return None
+    rows = tuple(
+        (
+            entry.time[:16].replace("T", " "),
+            plain(entry.actor.name, 60),
+            responses.DRUGS[entry.body["drug"]],
+            response_text(entry.body),
+            plain(entry.body["note"]),
+        )
+        for entry in entries
+    )
+    return Table("Responses to this decision", ("When (UTC)", "Who", "Drug", "Answer", "Note"), rows, long=True)
+
+
+def response_text(body: Mapping[str, Any]) -> str:
+    """One response in a few words."""
+    unit = responses.UNITS[body["drug"]]
+    detail = {
+        "follow": "follow",
+        "modify": f"modify to {body['value']:g} {unit}" if body["value"] is not None else "",
+        "defer": f"defer, look again after {body['recheck_h']:g} h" if body["recheck_h"] is not None else "",
+        "reject": f"reject: {responses.REASONS.get(str(body['reason']), '')}",
+    }
+    return detail[body["answer"]]
+
+
+def log_table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """The log's last entries for the auditor, newest first."""
+    rows = [
+        {
+            "Entry": entry.seq,
+            "When (UTC)": entry.time[:19].replace("T", " "),
+            "Kind": entry.kind,
+            "Who": plain(entry.actor.name, 60),
+            "Role": entry.actor.role,
+            "Decision": entry.subject or "",
+            "Card": entry.card or "",
+            "What": plain(_what(entry), 100),
+        }
+        for entry in reversed(entries)
+    ]
+    return pd.DataFrame(rows, columns=["Entry", "When (UTC)", "Kind", "Who", "Role", "Decision", "Card", "What"])
+
+
+def feature_name(feature: str) -> str:
+    """A feature as a reader calls it."""
+    known = SIGNALS.get(feature)
+    if known is not None:
+        return known
+    unit = concepts.load().measured[feature].unit if feature in concepts.load().measured else ""
+    name = feature.replace("_", " ")
+    return f"{name} ({unit})" if unit else name
+
+
+def dose_text(of: Study, action: int) -> str:
+    """An action as text with units."""
+    fluid, vasopressor = of.dictionary.dose(action)
+    return f"{fluid:,.0f} mL in {of.dictionary.step_hours:g} h and {vasopressor:.2f} µg/kg/min"
+
+
+@lru_cache(maxsize=2)
+def _words(of: Study) -> dict[tuple[int, float], str]:  # noqa: ARG001
+    """(stay, hour) -> what is said of it, as far as it was asked."""
+    return {}
+
+
+def _grid(
+    of: Study, title: str, number: Float[np.ndarray, "a"], text: Sequence[str], marks: Sequence[str], best: int | None
+) -> Grid:
+    known = of.dictionary
     shape = len(known.fluid_medians_ml_h), known.n_vasopressor_bins
     fluid = tuple(f"{rate * known.step_hours:.0f}" for rate in known.fluid_medians_ml_h)
     pressor = tuple(f"{dose:.2f}" for dose in known.vasopressor_medians_ug_kg_min)
     axes = f"fluid, mL in {known.step_hours:g} h", "vasopressor, µg/kg/min"
-    return Grid(title, share.reshape(shape).astype(np.float64), rare.reshape(shape), fluid, pressor, axes)
+    chosen = np.arange(number.size) == (-1 if best is None else best)
+    width = shape[1]
+    rows = [range(start, start + width) for start in range(0, number.size, width)]
+    return Grid(
+        title, number.reshape(shape), tuple(tuple(text[a] for a in row) for row in rows),
+        tuple(tuple(marks[a] for a in row) for row in rows), chosen.reshape(shape), fluid, pressor, axes,
+    )  # fmt: skip
 
 
-def dose_table(shown: Card) -> pd.DataFrame:
-    """A card's doses as a small table, a row a drug."""
-    given = pd.DataFrame({"Clinicians gave": {dose.drug: dose.given for dose in shown.doses}})
-    if all(dose.recommended is None for dose in shown.doses):
-        return given
-    given.insert(0, "Recommended", [dose.recommended for dose in shown.doses])
-    return given
+def _what(entry: Entry) -> str:
+    if entry.kind == "response":
+        return f"{responses.DRUGS[entry.body['drug']]}: {response_text(entry.body)}"
+    if entry.kind == "card":
+        return "dose shown" if entry.body["output"]["recommendation"] is not None else "abstention shown"
+    if entry.kind == "intent":
+        return f"intends {entry.body['fluid']:g} mL and {entry.body['vasopressor']:g} µg/kg/min"
+    if entry.kind == "model":
+        return f"policy {entry.body['policy']} {entry.body['model']['policy'][:12]}, {entry.body['verdict']}"
+    return ""
 
 
-def _doses(study: Study, was: "pd.Series[Any]", found: Recommendation | None) -> tuple[Dose, Dose]:
-    fluid = pressor = None
-    if found is not None and found.action is not None:
-        volume, rate = study.dictionary.dose(found.action)
-        fluid, pressor = f"{volume:,.0f} mL / {study.dictionary.step_hours:g} h", f"{rate:.2f} µg/kg/min"
-    least = "at least " if was["dose_unknown"] else ""
-    return (
-        Dose("IV fluid", fluid, f"{least}{was['fluid_ml']:,.0f} mL / {was['duration_h']:.3g} h"),
-        Dose("Vasopressor", pressor, f"{least}{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"),
-    )
-
-
-def _facts(study: Study, found: Recommendation) -> tuple[tuple[str, str], ...]:
-    facts = []
-    if found.neighbours:
-        share = f"{found.support} of the {found.neighbours} most similar training decisions used this dose"
-        facts.append(("Support", share))
-    if found.probability is not None:
-        facts.append(("Policy", f"{study.policy_name} gives this dose a probability of {found.probability:.0%}"))
-    if found.behaviour_probability is not None:
-        facts.append(("Clinicians", f"would give it with a probability of {found.behaviour_probability:.0%}"))
-    return tuple(facts)
-
-
-def _load(run: Path) -> Study:
-    verdict = artifact.read_json(run / OPE / EVALUATION_FILE)["verdict"]
-    served = policy.store.load(run / POLICY / verdict["policy"])
-    fitted = dictionary.load(run / COHORT / "dictionary.json")
-    return Study(
-        path=run,
-        policy_name=verdict["policy"],
-        policy=served,
-        behaviour=policy.store.load(run / BEHAVIOUR),
-        known=recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT)),
-        dictionary=fitted,
-        decisions=_decisions(run / COHORT, fitted),
-        verdict=verdict["verdict"],
-        binding=f"The gate that decided it: {verdict['binding']['reason']}.",
-    )
-
-
-def _decisions(cohort: Path, fitted: Dictionary) -> pd.DataFrame:
-    """The evaluation patients' decisions in order of stay and step, their states made anew from canonical tables.
-
-    The trajectories say only which decisions there were and what was given: a state is built here as at any bedside.
-    """
-    columns = ["stay_id", "step", "time", "duration_h", *DRUGS, "dose_unknown"]
-    decisions = trajectories.read(cohort, columns, split="evaluate").to_pandas()
-    config = build.config_of(cohort)
-    known, ages, missing = [], [], []
-    for shard, stays in bedside.shards(cohort / "canonical", build.stays_of(cohort, "evaluate")):
-        mine = decisions[decisions["stay_id"].isin(stays["stay_id"])]
-        row = np.searchsorted(stays["stay_id"].to_numpy(), mine["stay_id"].to_numpy())
-        hours, anchor = config.grid.hours, stays["anchor"].to_numpy()
-        made = bedside.states(shard, anchor, hours, config.grid, fitted, config.actions)[row, mine["step"].to_numpy()]
-        known.append(pd.DataFrame(made.known, mine.index, fitted.features))
-        ages.append(pd.DataFrame(made.age_h, mine.index, [f"{name}_age_h" for name in features.MEASURED]))
-        missing.append(pd.Series(made.sofa_missing, mine.index, name="sofa_missing"))
-    joined: pd.DataFrame = pd.concat([decisions, *(pd.concat(parts) for parts in (known, ages, missing))], axis=1)
-    return joined
+def _interval(one: Mapping[str, Any]) -> str:
+    if one["low"] is None:
+        return f"{one['value']:.2f} (no interval: no similar patient had the dose)"
+    return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
 
 
 def _sex(male: float) -> str:
@@ -436,6 +556,14 @@ def _sex(male: float) -> str:
 
 def _value(value: float, unit: str, digits: int) -> str:
     return "not known" if np.isnan(value) else f"{value:.{digits}f} {unit}"
+
+
+def _short(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3g}"
+
+
+def _age(hours: float | None) -> str:
+    return "not known" if hours is None else f"{hours:.0f} h old"
 
 
 def _sentence(text: str) -> str:

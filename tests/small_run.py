@@ -11,7 +11,7 @@ import pandas as pd
 
 import policy
 import policy.store
-from app.run_directory import RECORD, opened
+from app.run_directory import RECORD, RunDirectory, opened
 from cohort import artifact, build, concepts, dictionary, tables
 from cohort.build import CohortConfig
 from cohort.tables import Tables
@@ -68,11 +68,13 @@ def with_evaluation(run: Path, out: Path, edit: Mapping[str, object]) -> Path:
             at = at[int(key)] if isinstance(at, list) else at[key]
         at[int(last) if isinstance(at, list) else last] = value
     out.mkdir()
-    for name in (COHORT, BEHAVIOUR, POLICY, RECORD):
+    for name in (COHORT, BEHAVIOUR, POLICY):
         (out / name).symlink_to(run / name)
+    shutil.copy(run / RECORD, out / RECORD)
     with artifact.writing(out / OPE, "evaluation", {}, seed=0) as draft:
         shutil.copy(run / OPE / "gates.json", draft.path)
         artifact.write_json(draft.path / "evaluation.json", document)
+    RunDirectory(out).seal()
     return out
 
 

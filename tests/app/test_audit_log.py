@@ -116,7 +116,7 @@ def test_the_database_itself_refuses_to_change_or_delete(place: Place) -> None:
     for statement in (
         "UPDATE events SET entry = '{}' WHERE seq = 3",
         "DELETE FROM events",
-        "INSERT OR REPLACE INTO events VALUES (3, 'card', NULL, '{}', 'x')" if "sqlite" in place.url
+        "INSERT OR REPLACE INTO events VALUES (3, 'card', NULL, NULL, '{}', 'x')" if "sqlite" in place.url
         else "TRUNCATE events",
     ):  # fmt: skip
         with pytest.raises(sa.exc.DBAPIError, match="append-only"):
@@ -160,7 +160,8 @@ def test_an_entry_rewritten_with_its_hash_breaks_the_next_link_and_at_the_end_th
 
 def as_content(entry: audit_log.Entry, **changes: object) -> dict[str, object]:
     actor = {"name": entry.actor.name, "role": entry.actor.role, "session": entry.actor.session}
-    own = {"id": entry.id, "time": entry.time, "kind": entry.kind, "actor": actor, "card": entry.card}
+    own = {"id": entry.id, "time": entry.time, "kind": entry.kind, "actor": actor}
+    own |= {"card": entry.card, "subject": entry.subject}
     return {**own, "body": entry.body, "seq": entry.seq, "previous": PREVIOUS[entry.seq], **changes}
 
 

@@ -1,7 +1,6 @@
-"""What the page shows, without a browser."""
+"""What the pages show, without a browser."""
 
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import charts, view
-from cohort import features, trajectories
+from app import card, charts, study, view
+from app.audit_log import Actor, Entry
+from app.card import Card
+from app.study import HOUR, Study
+from app.view import Filters
 from ope import gates
 from tests import small_run
 
@@ -21,17 +23,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(run: Path) -> view.Study:
-    opened = view.open_study(run)
-    assert isinstance(opened, view.Study), opened
-    return opened
+def opened(run: Path) -> Study:
+    found = study.open_study(run)
+    assert isinstance(found, Study), found
+    return found
+
+
+@pytest.fixture(scope="module")
+def cards(opened: Study) -> list[Card]:
+    return [card.make(opened, int(stay), 8.0) for stay in view.worklist(opened, 8.0)["stay_id"]]
 
 
 @pytest.fixture
 def course() -> pd.DataFrame:
     """One stay, three decisions: lactate measured, carried forward, then expired."""
     rows = {
-        view.HOUR: [0.0, 4.0, 8.0],
+        HOUR: [0.0, 4.0, 8.0],
         "duration_h": [4.0, 4.0, 1.5],
         "fluid_ml": [100.0, 0.0, 50.0],
         "vasopressor_ug_kg_min": [0.0, 0.1, 0.2],
@@ -41,89 +48,64 @@ def course() -> pd.DataFrame:
     return pd.DataFrame(rows | {"lactate": [2.0, 2.0, np.nan], "lactate_age_h": [4.0, 8.0, np.nan]})
 
 
-def rows_of(study: view.Study, hour: float = 8.0) -> pd.DataFrame:
-    return view.worklist(study.decisions, hour)
-
-
-def test_a_run_opens_with_its_evaluation_patients_only(run: Path, study: view.Study) -> None:
-    split = trajectories.read(run / "cohort", ["stay_id", "split"]).to_pandas()
-    assert set(study.decisions["stay_id"]) == set(split.loc[split["split"] == "evaluate", "stay_id"])
-    assert study.policy_name == "iql"
-    assert study.verdict == gates.INSUFFICIENT
-
-
-def test_an_imputed_value_is_missing_and_what_the_policy_sees_is_unchanged(run: Path, study: view.Study) -> None:
-    stored = trajectories.read(run / "cohort", split="evaluate").to_pandas()
-    names = list(features.FEATURES)
-    imputed = stored[[f"{name}_imputed" for name in names]].to_numpy()
-    assert imputed.any()
-    assert np.array_equal(np.isnan(study.decisions[names].to_numpy()), imputed)
-    seen = features.impute(study.decisions[names].to_numpy(np.float64), study.dictionary.imputation)
-    assert np.array_equal(seen, stored[names].to_numpy(np.float32))
-
-
-def test_the_worklist_has_each_stay_of_the_hour_once_in_the_order_asked_for(study: view.Study) -> None:
-    rows = rows_of(study)
+def test_the_worklist_has_each_stay_of_the_hour_once_in_the_order_asked_for(opened: Study) -> None:
+    rows = view.worklist(opened, 8.0)
     assert rows["stay_id"].is_unique
-    assert len(rows) == (study.decisions[view.HOUR] == 8.0).sum()
+    assert len(rows) == (opened.decisions[HOUR] == 8.0).sum()
     assert rows["sofa"].is_monotonic_decreasing
-    pressure = view.worklist(study.decisions, 8.0, sort="lowest pressure first")["map"]
+    pressure = view.worklist(opened, 8.0, sort="lowest pressure first")["map"]
     known = pressure.dropna()
     assert known.is_monotonic_increasing
     assert pressure.iloc[: len(known)].notna().all()
 
 
-def test_the_search_keeps_ids_that_begin_so_and_takes_any_text(study: view.Study) -> None:
-    wanted = str(rows_of(study)["stay_id"].iloc[0])
-    assert view.worklist(study.decisions, 8.0, f" {wanted} ")["stay_id"].astype(str).tolist() == [wanted]
+def test_the_search_keeps_ids_that_begin_so_and_takes_any_text(opened: Study) -> None:
+    wanted = str(view.worklist(opened, 8.0)["stay_id"].iloc[0])
+    found = view.worklist(opened, 8.0, Filters(search=f" {wanted} "))
+    assert found["stay_id"].astype(str).tolist() == [wanted]
     for text in ("999", "(", "<b>", "'; drop", "\\d+"):
-        assert view.worklist(study.decisions, 8.0, text).empty
+        assert view.worklist(opened, 8.0, Filters(search=text)).empty
 
 
-def test_the_worklist_says_of_each_stay_whether_suture_recommends_or_abstains(study: view.Study) -> None:
-    rows = rows_of(study)
-    found = view.recommendations(study, rows)
-    said = view.said(study, rows)
-    assert [text == view.RECOMMENDS for text in said] == [one.action is not None for one in found]
-    assert all(text.startswith((view.RECOMMENDS, "abstains: ")) for text in said)
+def test_each_filter_keeps_exactly_what_it_says_and_what_is_not_known_passes_none(opened: Study) -> None:
+    rows = view.worklist(opened, 8.0)
+    for filters, keep in (
+        (Filters(sofa_least=2.0), rows["sofa"] >= 2),
+        (Filters(lactate_least=2.0), rows["lactate"] >= 2),
+        (Filters(map_most=80.0), rows["map"] <= 80),
+        (Filters(units=("MICU",)), rows["unit"] == "MICU"),
+        (Filters(units=("elsewhere",)), rows["unit"] == "elsewhere"),
+        (Filters(sofa_least=1.0, map_most=90.0), (rows["sofa"] >= 1) & (rows["map"] <= 90)),
+    ):
+        assert set(view.worklist(opened, 8.0, filters)["stay_id"]) == set(rows.loc[keep, "stay_id"])
 
 
-def test_the_list_can_be_cut_to_those_with_and_those_without_a_recommendation(study: view.Study) -> None:
-    rows = rows_of(study)
-    words = view.said(study, rows)
-    everyone, those_with, without = (view.filtered(rows, words, show) for show in view.SHOW)
-    assert len(everyone) == len(rows) == len(those_with) + len(without)
-    assert set(view.worklist_columns(those_with)["Suture"]) == {view.RECOMMENDS}
-    assert view.RECOMMENDS not in set(view.worklist_columns(without)["Suture"])
+def test_the_worklist_says_of_each_stay_whether_suture_recommends_or_abstains(opened: Study, cards: list[Card]) -> None:
+    words = view.said(opened, view.worklist(opened, 8.0))
+    assert [word == view.RECOMMENDS for word in words] == [one.output["recommendation"] is not None for one in cards]
+    assert all(word.startswith((view.RECOMMENDS, "abstains: ")) for word in words)
+    assert view.said(opened, view.worklist(opened, 8.0)) == words, "asked again, the same is said"
 
 
-def test_the_grid_counts_the_similar_decisions_and_hatches_what_no_gate_would_pass(study: view.Study) -> None:
-    rows = rows_of(study)
-    for stay_id, one in zip(rows["stay_id"], view.recommendations(study, rows), strict=True):
-        found = view.grids(study, view.stay(study.decisions, int(stay_id)), 8.0)
-        assert len(found) == (0 if one.gate == "data freshness" else 2 if one.gate is None else 1)
-        for grid in found:
-            assert grid.share.sum() == pytest.approx(1, abs=1e-5)
-        if one.action is not None:
-            where = divmod(one.action, study.dictionary.n_vasopressor_bins)
-            assert not found[0].unsupported[where]
-            assert found[0].share[where] == pytest.approx(one.support / one.neighbours)
-            assert found[1].share[where] == pytest.approx(one.probability)
+def test_the_list_can_be_cut_to_those_with_and_those_without_a_recommendation(opened: Study) -> None:
+    everyone, those_with, without = (view.worklist(opened, 8.0, Filters(show=show)) for show in view.SHOW)
+    assert len(everyone) == len(those_with) + len(without)
+    assert set(view.said(opened, those_with)) == {view.RECOMMENDS}
+    assert view.RECOMMENDS not in view.said(opened, without)
 
 
-def test_a_refused_evaluation_shows_no_grid_of_the_policy(study: view.Study) -> None:
-    refused = replace(study, verdict=gates.REFUSED)
-    shown = [view.grids(refused, view.stay(study.decisions, int(one)), 8.0) for one in rows_of(study)["stay_id"]]
-    assert max(map(len, shown)) == 1
+def test_the_worklists_columns_have_units_and_a_units_name_cannot_do_harm(opened: Study) -> None:
+    rows = view.worklist(opened, 8.0).head(1).assign(unit="![x](http://evil)\u202e<script>" + "x" * 10_000)
+    shown = view.worklist_columns(rows, ["recommendation"])
+    assert "MAP (mmHg)" in shown
+    assert len(shown["Unit"].iloc[0]) < 100
+    assert "\u202e" not in shown["Unit"].iloc[0]
 
 
-def test_a_grid_is_a_table_with_the_larger_doses_on_top_and_hatched_cells_named() -> None:
-    share, rare = np.array([[0.5, 0.3], [0.2, 0.001]]), np.array([[False, False], [False, True]])
-    table = charts.grid(view.Grid("<b>", share, rare, ("0 mL", "90 mL"), ("none", "0.1"), ("fluid", "pressor")))
-    assert "<b>" not in table
-    assert table.index("90 mL") < table.index("0 mL</th><td ")
-    assert table.count('class="rare" title="unsupported"') == 1
-    assert re.findall(r">([\d&lt;]+%|&lt;1%)</td>", table) == ["20%", "&lt;1%", "50%", "30%"]
+def test_text_that_somebody_typed_is_one_line_without_hidden_signs_and_cut_short() -> None:
+    assert view.plain("Müller <b>\u202eabc\u200b\n") == "Müller <b>⟨U+202E⟩abc⟨U+200B⟩⟨U+000A⟩"
+    assert view.plain("x" * 10_000) == "x" * 200 + "… (cut)"
+    assert view.plain("x" * 200) == "x" * 200
 
 
 def test_the_course_tells_measured_from_carried_forward_and_draws_no_expired_value(course: pd.DataFrame) -> None:
@@ -151,62 +133,187 @@ def test_what_is_not_measured_is_named(course: pd.DataFrame) -> None:
     assert "first decision" in view.absent(points, view.given(course, 0.0))
 
 
-def test_ages_are_those_charted_and_nan_where_imputed(study: view.Study) -> None:
-    rows = rows_of(study)
-    found = view.ages(rows, ["map", "sofa", "lactate", "shock_index"])
-    assert np.array_equal(found[:, 0], rows["map_age_h"].to_numpy(float), equal_nan=True)
-    assert (found[:, 1] == 0).all()
-    assert np.array_equal(np.isnan(found[:, 2]), rows["lactate"].isna())
-    assert np.array_equal(np.isnan(found[:, 3]), rows["shock_index"].isna())
+def test_a_patient_without_any_measurement_draws_nothing_and_says_so(course: pd.DataFrame) -> None:
+    bare = course.assign(lactate=np.nan, lactate_age_h=np.nan)
+    points = view.timeline(bare, 8.0, 4.0)
+    assert points.empty
+    assert all(name in view.absent(points, view.given(bare, 8.0)) for name in view.SIGNALS.values())
 
 
-def cards(study: view.Study) -> list[view.Card]:
-    return [view.card(study, view.stay(study.decisions, int(stay_id)), 8.0) for stay_id in rows_of(study)["stay_id"]]
-
-
-def test_a_card_has_doses_or_an_abstention_with_its_gate_never_both(study: view.Study) -> None:
-    found = cards(study)
-    for one in found:
-        shown = [dose.recommended for dose in one.doses]
-        if one.abstention is None:
-            assert shown[0] is not None
-            assert shown[0].endswith(" mL / 4 h")
-            assert shown[1] is not None
-            assert shown[1].endswith(" µg/kg/min")
+def test_a_card_has_doses_or_an_abstention_with_its_gate_never_both(opened: Study, cards: list[Card]) -> None:
+    for one in cards:
+        table = view.dose_table(opened, one)
+        if one.output["recommendation"] is None:
+            assert table.head == ("Drug", "Clinicians gave")
+            assert view.headline(one) == "Suture abstains"
+            assert {gate for gate, _, _ in view.held(one)} <= {
+                "data freshness", "state density", "action support", "hazard rule",
+            }  # fmt: skip
+            assert all(reason and lifts.startswith("What would lift it: ") for _, reason, lifts in view.held(one))
+            assert view.equivalence(opened, one) == ("", None)
         else:
-            assert shown == [None, None]
-            assert one.abstention[0] in {"data freshness", "state density", "action support"}
-            assert all(one.abstention)
-    assert {one.abstention is None for one in found} == {True, False}, "the small run should show both"
+            assert table.head == ("Drug", "Recommended", "Clinicians gave")
+            assert re.search(r" mL in 4 h \(\d+ mL/h\)$", table.rows[0][1])
+            assert table.rows[1][1].endswith(" µg/kg/min")
+            assert not view.held(one)
+    shown = {one.output["recommendation"] is None for one in cards}
+    assert shown == {True, False}, "the small run should show both"
 
 
-def test_a_card_shows_what_the_clinicians_gave_in_the_window(study: view.Study) -> None:
-    was = rows_of(study).iloc[0]
-    card = view.card(study, view.stay(study.decisions, int(was["stay_id"])), 8.0)
-    assert card.doses[0].given == f"{was['fluid_ml']:,.0f} mL / {was['duration_h']:.3g} h"
-    assert card.doses[1].given == f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"
+def test_a_card_shows_what_the_clinicians_gave_in_the_window(opened: Study, cards: list[Card]) -> None:
+    was = view.worklist(opened, 8.0).iloc[0]
+    gave = [row[-1] for row in view.dose_table(opened, cards[0]).rows]
+    assert gave[0].startswith(f"{was['fluid_ml']:,.0f} mL in {was['duration_h']:.3g} h")
+    assert gave[1] == f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"
 
 
-def test_a_refused_evaluation_disables_every_dose(study: view.Study) -> None:
-    refused = replace(study, verdict=gates.REFUSED)
-    for card in cards(refused):
-        assert [dose.recommended for dose in card.doses] == [None, None]
-        assert card.abstention is not None
+def test_a_dose_of_which_a_part_could_not_be_read_says_so(opened: Study, cards: list[Card]) -> None:
+    given = {**cards[0].output["given"], "partly_unknown": True}
+    unsure = replace(cards[0], output={**cards[0].output, "given": given})
+    assert all("part of it could not be read" in row[-1] for row in view.dose_table(opened, unsure).rows)
+
+
+def test_a_refused_evaluation_disables_every_dose(opened: Study) -> None:
+    refused = replace(opened, verdict=gates.REFUSED)
+    for stay in view.worklist(refused, 8.0)["stay_id"].head(8):
+        one = card.make(refused, int(stay), 8.0)
+        assert view.dose_table(refused, one).head == ("Drug", "Clinicians gave")
+        assert view.headline(one) == "No dose is shown"
+        assert [grid.title for grid in view.grids(refused, one)][1:] == []
+        assert one.output["values"] is None
     assert view.banner(gates.REFUSED, "").tone == "refused"
     assert "No dose" in view.banner(gates.REFUSED, "").text
-    assert view.RECOMMENDS not in view.said(refused, rows_of(study))
+    assert view.RECOMMENDS not in view.said(refused, view.worklist(refused, 8.0))
 
 
-def test_the_table_of_doses_has_no_column_of_recommendations_where_there_are_none(study: view.Study) -> None:
-    for card in cards(study):
-        columns = list(view.dose_table(card).columns)
-        assert columns == (["Clinicians gave"] if card.abstention else ["Recommended", "Clinicians gave"])
+def test_the_grids_mark_what_is_never_recommended_and_agree_with_the_card(opened: Study, cards: list[Card]) -> None:
+    for one in cards:
+        found, now = view.grids(opened, one), one.output["recommendation"]
+        assert len(found) == (2 if now else 1 if one.output["records"] else 0)
+        if now is None:
+            continue
+        where = divmod(now["action"], opened.dictionary.n_vasopressor_bins)
+        assert found[0].number.sum() == pytest.approx(1)
+        assert found[0].number[where] == pytest.approx(now["support"] / now["similar"])
+        assert found[1].number[where] == pytest.approx(now["value"])
+        assert found[0].best[where]
+        assert found[0].best.sum() == 1
+        assert found[0].mark[where[0]][where[1]] == ""
+        assert {mark for row in found[0].mark for mark in row} <= {"", "unsupported", *(f"rule {r}" for r in "ABCDE")}
 
 
-def test_a_score_with_missing_organ_systems_says_so(study: view.Study) -> None:
-    rows = rows_of(study)
+def test_the_equivalence_set_says_whether_the_recommended_dose_is_in_it(opened: Study, cards: list[Card]) -> None:
+    one = next(one for one in cards if one.output["recommendation"])
+    told, table = view.equivalence(opened, one)
+    assert table is not None
+    assert len(table.rows) == len(one.output["equivalent"])
+    inside = one.output["recommendation"]["action"] in {dose["action"] for dose in one.output["equivalent"]}
+    assert ("is one of them" in told) == inside
+    assert ("recommended" in {row[-1] for row in table.rows}) == inside
+
+
+def test_a_policy_without_values_says_so_and_shows_none(opened: Study) -> None:
+    imitator = replace(opened, policy=replace(opened.policy, critic=None, rule="softmax"))
+    for stay in view.worklist(imitator, 8.0)["stay_id"]:
+        one = card.make(imitator, int(stay), 8.0)
+        if one.output["recommendation"] is not None:
+            assert view.NO_VALUES in view.facts(one)
+            assert view.equivalence(imitator, one)[1] is None
+            assert len(view.grids(imitator, one)) == 1
+            return
+    pytest.fail("no dose was shown")
+
+
+def test_why_the_change_and_the_next_measurement_are_said_in_words(opened: Study, cards: list[Card]) -> None:
+    one = next(one for one in cards if one.output["recommendation"])
+    table = view.why(opened, one)
+    assert table is not None
+    assert len(table.rows) == len(one.output["why"]["moved"])
+    assert "change the dose" in view.change(opened, one)
+    assert any(view.measurements(each) for each in cards)
+    none = next(each for each in cards if each.output["recommendation"] is None)
+    assert view.why(opened, none) is None
+    assert view.change(opened, none) == ""
+
+
+def test_similar_patients_are_told_without_an_identifier_or_a_date(run: Path, opened: Study, cards: list[Card]) -> None:
+    table = view.cases(opened, cards[0])
+    assert table is not None
+    assert table.rows
+    assert {row[-1] for row in table.rows} <= {"died", "survived"}
+    text = " ".join(cell for row in table.rows for cell in row)
+    assert not re.search(r"\d{6,}|\d{4}-\d\d", text)
+    assert run.is_dir()
+
+
+def test_everybodys_answers_stand_beside_each_other_and_their_text_is_harmless() -> None:
+    empty = {"value": None, "recheck_h": None, "reason": None, "note": ""}
+    bodies = [
+        {**empty, "drug": "fluid", "answer": "modify", "value": 250.0, "note": "\u202eno"},
+        {**empty, "drug": "vasopressor", "answer": "reject", "reason": "patient-contraindication"},
+        {**empty, "drug": "fluid", "answer": "defer", "recheck_h": 2.0},
+        {**empty, "drug": "fluid", "answer": "follow"},
+    ]
+    entries = [
+        Entry(n, "id", "2026-01-02T03:04:05.0Z", "response", Actor(f"Dr {n}", "clinician", "s"), "c", "1@4", body, "h")
+        for n, body in enumerate(bodies)
+    ]
+    table = view.answered(entries)
+    assert table is not None
+    assert [row[3] for row in table.rows] == [
+        "modify to 250 mL per window",
+        "reject: Patient has contraindication to recommended action",
+        "defer, look again after 2 h",
+        "follow",
+    ]
+    assert table.rows[0][4] == "⟨U+202E⟩no"
+    assert view.answered([]) is None
+    assert view.log_table(entries)["Entry"].tolist() == [3, 2, 1, 0]
+
+
+def test_a_grid_is_a_table_with_the_larger_doses_on_top_and_held_cells_named() -> None:
+    picture = view.Grid(
+        "<b>", np.array([[0.5, 0.3], [0.2, np.nan]]), (("50%", "30%"), ("20%", "-")),
+        (("", "rule A"), ("", "unsupported")),
+        np.array([[True, False], [False, False]]), ("0 mL", "90 mL"), ("none", "0.1"), ("fluid", "pressor"),
+    )  # fmt: skip
+    table = charts.grid(picture)
+    assert "<b>" not in table
+    assert table.index("90 mL") < table.index("0 mL</th><td")
+    assert table.count("unsupported</small>") == table.count("rule A</small>") == 1
+    assert table.count('class="best"') == 1
+    assert re.findall(r">([\d-]+%?)<", table) == ["20%", "-", "50%", "30%"]
+
+
+def test_a_table_escapes_every_cell() -> None:
+    shown = charts.table(view.Table("<i>", ("<a>", ""), (("<script>", "![x](http://y)"),)))
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+    assert "&lt;i&gt;" in shown
+
+
+def test_a_signals_picture_has_a_mark_for_each_value_and_says_in_words_what_it_shows(course: pd.DataFrame) -> None:
+    points = view.timeline(course, 8.0, 4.0)
+    picture = charts.signal(points, "Lactate", 8.0, 24.0)
+    assert picture.count('<i class="measured"') == picture.count('<i class="carried"') == 1
+    assert "1 values measured, 1 carried forward; last 2" in picture
+    bars = charts.doses(view.given(course, 8.0), "fluid_ml", "Fluid", 8.0, 24.0)
+    assert bars.count("<b ") == 1
+    assert "given in 1 of 2 windows" in bars
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.0, 1.0, [0.0, 0.5, 1.0]), (0.0, 0.0, [0.0, 0.5, 1.0]), (87.0, 96.0, [85.0, 90.0, 95.0, 100.0])],
+)
+def test_an_axis_has_round_numbers_that_enclose_the_values(low: float, high: float, ticks: list[float]) -> None:
+    assert charts._ticks(low, high) == ticks
+
+
+def test_a_score_with_missing_organ_systems_says_so(opened: Study) -> None:
+    rows = view.worklist(opened, 8.0)
     missing = rows[rows["sofa_missing"] > 0].iloc[0]
-    text = view.patient_text(view.stay(study.decisions, int(missing["stay_id"])), 8.0)
+    text = view.patient_text(study.course(opened, int(missing["stay_id"])), 8.0)
     assert f"({missing['sofa_missing']} of 6 organ systems without a value, counted 0)" in text
     assert f"Stay {missing['stay_id']}" in text
 
@@ -214,41 +321,3 @@ def test_a_score_with_missing_organ_systems_says_so(study: view.Study) -> None:
 @pytest.mark.parametrize(("hours", "opens"), [([0.0, 4.0, 24.0, 28.0], 24.0), ([36.0, 40.0], 36.0), ([0.0], 0.0)])
 def test_the_page_opens_within_the_first_day(hours: list[float], opens: float) -> None:
     assert view.default_hour(hours) == opens
-
-
-def test_no_run_is_a_plain_page_that_says_how_to_make_one(tmp_path: Path) -> None:
-    for nothing in (None, tmp_path / "none", tmp_path):
-        problem = view.open_study(nothing)
-        assert isinstance(problem, view.Problem)
-        assert problem.title == "There is no run to show"
-        assert "suture run" in problem.remedy
-
-
-@pytest.mark.parametrize("part", ["cohort", "behaviour", "policy", "ope"])
-def test_a_half_finished_run_names_what_is_missing(run: Path, tmp_path: Path, part: str) -> None:
-    out = small_run.with_evaluation(run, tmp_path / "run", {})
-    shutil.rmtree(out / part) if part == "ope" else (out / part).unlink()
-    problem = view.open_study(out)
-    assert isinstance(problem, view.Problem)
-    assert problem.title == "This run is not finished"
-    assert f"{part}/" in problem.detail
-    assert "--resume" in problem.remedy
-
-
-def test_a_run_that_fails_verification_shows_nothing_and_names_the_file(run: Path, tmp_path: Path) -> None:
-    out = small_run.with_evaluation(run, tmp_path / "run", {})
-    with (out / "ope" / "evaluation.json").open("a") as handle:
-        handle.write(" ")
-    problem = view.open_study(out)
-    assert isinstance(problem, view.Problem)
-    assert problem.title == "This run fails verification"
-    assert "evaluation.json" in problem.detail
-    assert "suture verify" in problem.remedy
-
-
-def test_the_stamp_changes_when_a_stage_is_made_again(run: Path, tmp_path: Path) -> None:
-    out = small_run.with_evaluation(run, tmp_path / "run", {})
-    before = view.stamp(out)
-    shutil.rmtree(out / "ope")
-    assert view.stamp(out) != before
-    assert view.stamp(None) == ()

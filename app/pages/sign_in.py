@@ -1,0 +1,83 @@
+"""Sign in: who is here, by OpenID Connect where it is configured, else by a name and a role given for this session."""
+
+import uuid
+from typing import get_args
+
+import streamlit as st
+
+from app import access
+from app.access import Visitor
+from app.audit_log import AuditError, AuditLog
+from app.pages.context import show_message, show_problem, tell
+from app.settings import AppConfig, Role
+from app.study import Problem
+
+LOCAL_ONLY = (
+    "No sign-in service is configured, so this app answers on this machine only. "
+    "Say who you are: the audit log records it with everything you are shown and answer."
+)
+
+
+def visitor(settings: AppConfig, log: AuditLog | Problem) -> Visitor | None:
+    """Who is here; None while the page asks."""
+    if settings.access.oidc is not None:
+        return _by_oidc(settings, log)
+    known: Visitor | None = st.session_state.get("visitor")
+    if known is None:
+        _ask(log)
+    return known
+
+
+def leave(settings: AppConfig) -> None:
+    """Forget who was here, and what they were looking at."""
+    for key in list(st.session_state):
+        del st.session_state[key]
+    if settings.access.oidc is not None:
+        st.logout()
+
+
+def _ask(log: AuditLog | Problem) -> None:
+    st.title("Who are you?")
+    st.text(LOCAL_ONLY)
+    show_message()
+    st.text_input("Name", key="name", max_chars=access.NAME_MOST)
+    st.radio("Role", options=get_args(Role), key="role")
+    st.button("Enter", key="enter", on_click=_enter, args=(log,), type="primary")
+
+
+def _enter(log: AuditLog | Problem) -> None:
+    name, role = str(st.session_state["name"]), st.session_state["role"]
+    wrong = access.name_problem(name)
+    if wrong is not None:
+        tell("error", wrong)
+        return
+    _remember(Visitor(name.strip(), role, str(uuid.uuid4())), log, "name given")
+
+
+def _by_oidc(settings: AppConfig, log: AuditLog | Problem) -> Visitor | None:
+    if not st.user.is_logged_in:
+        st.title("Sign in")
+        st.button("Sign in", key="login", on_click=st.login, type="primary")
+        return None
+    email = str(st.user.get("email") or "")
+    role = access.role_of(settings.access, email) if st.user.get("email_verified", True) else None
+    if role is None:
+        remedy = "Ask whoever runs this app to list your address under access.roles."
+        show_problem(Problem("You have no role here", "You are signed in, but no role is listed for you.", remedy))
+        st.button("Sign out", key="logout", on_click=st.logout)
+        return None
+    known: Visitor | None = st.session_state.get("visitor")
+    if known is None or (known.name, known.role) != (email, role):
+        known = _remember(Visitor(email, role, str(uuid.uuid4())), log, "OpenID Connect")
+    return known
+
+
+def _remember(who: Visitor, log: AuditLog | Problem, how: str) -> Visitor:
+    """Enter; where nothing can be logged one may look at data, and no dose is shown."""
+    st.session_state["visitor"] = who
+    if isinstance(log, AuditLog):
+        try:
+            log.append("sign_in", who.actor, {"by": how})
+        except AuditError as error:
+            tell("error", str(error))
+    return who

@@ -1,0 +1,84 @@
+"""Who may enter, what the settings allow, and what the server answers to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app import access, serve, server, settings
+from app.settings import AccessConfig, AppConfig, AuditConfig
+from cohort.errors import ConfigError
+
+
+def test_a_role_is_found_by_the_address_alone_and_nobody_else_gets_one() -> None:
+    known = AccessConfig(roles={"A@Hospital.org": "auditor"})
+    assert access.role_of(known, " a@hospital.ORG ") == "auditor"
+    for stranger in ("b@hospital.org", "", None, "a@hospital.org.evil"):
+        assert access.role_of(known, stranger) is None
+
+
+def test_a_name_is_asked_for_and_bounded() -> None:
+    assert access.name_problem("Dr A") is None
+    assert "Enter your name" in str(access.name_problem("  "))
+    assert "at most 80" in str(access.name_problem("x" * 81))
+
+
+def test_each_role_sees_its_own_pages_and_only_clinicians_answer() -> None:
+    assert set(access.PAGES) == set(settings.ROLES)
+    assert access.PAGES["auditor"] == ("Audit log",)
+    assert "Exports" not in access.PAGES["clinician"]
+    assert access.ANSWERS == "clinician"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.5", "::"])
+def test_without_a_sign_in_service_no_other_machine_is_answered(address: str, tmp_path: Path) -> None:
+    told = tmp_path / "app.yaml"
+    told.write_text(f"access: {{address: '{address}'}}\n")
+    with pytest.raises(ConfigError, match=r"access\.oidc"):
+        serve.serve(tmp_path, told_in=told)
+
+
+def test_a_sign_in_service_needs_somebody_who_may_enter(tmp_path: Path) -> None:
+    oidc = AccessConfig(oidc=tmp_path / "secrets.toml", address="0.0.0.0")
+    with pytest.raises(ConfigError, match=r"access\.roles: empty"):
+        access.require_safe(AppConfig(access=oidc))
+    access.require_safe(AppConfig(access=oidc.model_copy(update={"roles": {"a@b": "clinician"}})))
+
+
+def test_an_unknown_role_or_key_is_an_error_of_the_settings(tmp_path: Path) -> None:
+    told = tmp_path / "app.yaml"
+    for text, says in (("access: {roles: {a@b: boss}}", "roles"), ("colour: red", "colour: unknown key")):
+        told.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            settings.read(told)
+    assert settings.read(None) == AppConfig()
+
+
+def test_the_log_lies_beside_the_run_and_its_head_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    place = settings.place(tmp_path / "runs" / "demo", AuditConfig())
+    assert place.url == f"sqlite:///{tmp_path}/runs/demo-audit/audit.db"
+    assert place.head.parent == place.key.parent == tmp_path / "state" / "suture"
+    other = settings.place(tmp_path / "runs" / "other", AuditConfig())
+    assert other.head != place.head
+    named = settings.place(tmp_path, AuditConfig(url="postgresql+psycopg://u:secret@h/d", head=tmp_path / "h"))
+    assert "secret" not in named.name
+    assert named.head == tmp_path / "h"
+
+
+def test_the_command_names_the_run_absolutely_and_carries_the_settings(tmp_path: Path) -> None:
+    words = serve.command(Path("runs/demo"), 8502, tmp_path / "app.yaml")
+    assert words[-1] == "8502"
+    assert Path(words[-2]) == tmp_path / "app.yaml"
+    assert Path(words[-3]).is_absolute()
+    assert serve.command(Path("x"))[-2] == ""
+
+
+def test_the_server_tells_nobody_shows_no_traceback_and_has_no_agent_api() -> None:
+    assert server.OPTIONS["browser.gatherUsageStats"] is False
+    assert server.OPTIONS["client.showErrorDetails"] == "none"
+    assert server.OPTIONS["server.enableAgentApi"] is False
+    assert "frame-ancestors 'none'" in server.POLICY
+    assert "unsafe-eval" not in server.POLICY
+    assert server.HEADERS["referrer-policy"] == "no-referrer"
+    assert os.fspath(Path(server.__file__)).endswith("server.py")
