@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: run test test-slow check app bench fmt clean
+.PHONY: run test test-slow check app bench audit sbom fmt clean
 run: $(STAMP)
 	$(BIN)/suture run configs/demo.yaml --out runs/demo --resume
 
@@ -28,6 +28,19 @@ app: run
 
 bench: $(STAMP)
 	$(BIN)/suture bench --quick
+
+# What is installed: known weaknesses (asked over the network, a report and not a judge), licences, and a bill of materials.
+audit: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[audit]"
+	@mkdir -p build
+	-$(BIN)/pip-audit --skip-editable --progress-spinner off --timeout 15 --desc off --format json --output build/audit.json
+	@$(BIN)/python docs/make_dependencies.py build/audit.json build/licences.md
+
+sbom: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[audit]"
+	@mkdir -p build
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --of JSON --output-reproducible -o build/sbom.json
+	@echo "build/sbom.json: CycloneDX, every package that is installed"
 
 fmt: $(STAMP)
 	$(BIN)/ruff format .

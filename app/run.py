@@ -4,11 +4,12 @@ import hashlib
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, SerializeAsAny, field_validator
 
@@ -18,7 +19,7 @@ from app import log, rollouts, tracking
 from app.rollouts import Rolled, RolloutConfig
 from app.run_directory import RunDirectory, opened
 from app.stage import Advance, Existing, Stage, perform_all
-from cohort import artifact, build, dictionary, hospital, sources
+from cohort import artifact, build, dictionary, hospital, sources, spark
 from cohort.build import CohortConfig
 from cohort.config import Config, load, parse
 from cohort.episodes import Episodes
@@ -26,6 +27,7 @@ from cohort.errors import ConfigError, InputError
 from cohort.hospital import HospitalConfig
 from cohort.multiverse import MultiverseConfig
 from cohort.sources import SOURCES, SourceConfig, files
+from cohort.spark import SparkConfig
 from ope import definitions, documents, evaluation
 from ope.evaluation import Beside, EvaluationConfig
 from policy import behaviour
@@ -64,6 +66,9 @@ class RunConfig(Config):
     hospital: HospitalConfig | None = None
     """The simulated hospital; None where the tables are given with --source."""
     source: SourceConfig
+    engine: Literal["local", "spark"] = "local"
+    """What works on shards: `source.workers` processes of this machine, or a Spark cluster; the result is the same."""
+    spark: SparkConfig = SparkConfig()
     cohort: CohortConfig
     learners: dict[str, SerializeAsAny[Config]] = Field(min_length=1)
     """Learner -> its own Config."""
@@ -117,6 +122,15 @@ def limited(request: Request, stays: int | None) -> Request:
         hospital = hospital.model_copy(update={"n_stays": min(stays, hospital.n_stays)})
     source = config.source.model_copy(update={"limit_stays": stays})
     return replace(request, config=config.model_copy(update={"hospital": hospital, "source": source}))
+
+
+def engine(config: RunConfig) -> AbstractContextManager[None]:
+    """In this context work over shards is done by the configuration's engine.
+
+    Raises:
+        SutureError: Spark is asked for and cannot be had.
+    """
+    return spark.engine(config.spark) if config.engine == "spark" else nullcontext()
 
 
 def run(request: Request) -> RunDirectory:
@@ -184,7 +198,8 @@ def simulate_stage(request: Request) -> Stage:
     settings, workers = config.model_dump(mode="json"), request.config.source.workers
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
-        with artifact.writing(request.out / TRUTH, TRUTH, settings, seed=seed, overwrite=True) as truth:
+        writing = artifact.writing(request.out / TRUTH, TRUTH, settings, seed=seed, overwrite=True)
+        with engine(request.config), writing as truth:
             rows = hospital.simulate(draft.path, truth.path, config, seed, advance, workers, draft.work)
             draft.rows.update(rows)
 
@@ -205,10 +220,10 @@ def cohort_stage(request: Request) -> Stage:
     inputs = {TABLES: digest_tables(root, config.source) if _is_foreign(request) else root}
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
-        shards = draft.path / "canonical"
-        counts = sources.ingest(root, shards, config.source, advance, work=draft.work)
-        workers = config.source.workers
-        rows = build.build(shards, draft.path, config.cohort, config.seed, workers, counts, advance, draft.work)
+        shards, workers = draft.path / "canonical", config.source.workers
+        with engine(config):
+            counts = sources.ingest(root, shards, config.source, advance, work=draft.work)
+            rows = build.build(shards, draft.path, config.cohort, config.seed, workers, counts, advance, draft.work)
         draft.rows.update(rows)
 
     return Stage(COHORT, COHORT, settings, inputs, config.seed, make)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from cohort.artifact import hash_file
 from cohort.errors import ArtifactError
@@ -59,15 +60,18 @@ class Pieces:
     @contextmanager
     def making(self, name: str) -> Iterator[Piece]:
         """Write a piece; on any error nothing of it stays."""
-        draft = self.folder / f".{name}.tmp-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
+        draft = self.folder / f".{name}.tmp-{uuid4().hex}"
         draft.mkdir(parents=True)
         try:
             piece = Piece(draft)
             yield piece
             content = {"note": piece.note, "files": _hashes(draft)}
             (draft / NOTE).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-            draft.rename(self.path(name))
+            try:
+                draft.rename(self.path(name))
+            except OSError:  # another machine made the same piece meanwhile
+                if not self.path(name).is_dir():
+                    raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 

@@ -1,0 +1,186 @@
+"""Spark: what is done shard by shard, done by a Spark cluster: the same functions, a partition a shard.
+
+Spark only hands out the work: tasks and results are small, and what is read and written lies in directories that the
+driver and the executors both see. Whatever engine did it, the bytes are the same.
+"""
+
+import os
+import pickle
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from cohort import workers
+from cohort.config import Config
+from cohort.errors import SutureError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ANSWER_SECONDS = 5.0
+_TASKS, _RESULTS = "number bigint, task binary", "number bigint, result binary"
+
+
+class SparkConfig(Config):
+    """Where the cluster is and what an executor may take; used where `engine` is `spark`."""
+
+    master: str = Field(default="local[2]", pattern=r"^(local(\[(\*|\d+)\])?|spark://\S+:\d+|yarn|k8s://\S+)$")
+    """`local[2]` is two threads of this machine; `spark://HOST:PORT`, `yarn` or `k8s://...` is a cluster."""
+    python: str | None = None
+    """The executors' Python, in which Suture is installed; None: this one's path."""
+    executor_memory_mb: int = Field(default=2048, ge=512, le=1_048_576)
+    """What Python may take in each executor, beside Spark's own 1 GB."""
+    executor_cores: int = Field(default=1, ge=1, le=256)
+    """Shards that one executor works on at a time; they share its memory."""
+
+
+@contextmanager
+def engine(config: SparkConfig) -> Iterator[None]:
+    """In this block all work over shards is done by the cluster.
+
+    Raises:
+        SutureError: pyspark or Java is missing, the cluster does not answer, or it gave up.
+    """
+    _require(config)
+    with tempfile.TemporaryDirectory(prefix="suture-spark-") as scratch, _python(config.python or sys.executable):
+        session = _session(config, scratch)
+        try:
+            with workers.done_by(partial(_each, session)):
+                yield
+        finally:
+            session.stop()
+
+
+def _require(config: SparkConfig) -> None:
+    try:
+        import pyspark  # noqa: F401
+    except ModuleNotFoundError:
+        raise SutureError("engine: spark needs the package pyspark; install Suture with its extra `spark`") from None
+    home = os.environ.get("JAVA_HOME")
+    java = Path(home) / "bin" / "java" if home else shutil.which("java")
+    if java is None or not Path(java).exists():
+        raise SutureError("engine: spark needs Java 17 or newer on the PATH, or in JAVA_HOME; `engine: local` does not")
+    named = re.fullmatch(r"spark://(.+):(\d+)", config.master)
+    if named:
+        try:
+            socket.create_connection((named[1], int(named[2])), ANSWER_SECONDS).close()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise SutureError(f"spark.master: {config.master}: no Spark master answers there ({reason})") from None
+
+
+@contextmanager
+def _python(program: str) -> Iterator[None]:
+    """The executors' Python, named where Spark looks for it first."""
+    before = os.environ.get("PYSPARK_PYTHON")
+    os.environ["PYSPARK_PYTHON"] = program
+    try:
+        yield
+    finally:
+        del os.environ["PYSPARK_PYTHON"]
+        if before is not None:
+            os.environ["PYSPARK_PYTHON"] = before
+
+
+def _session(config: SparkConfig, scratch: str) -> "SparkSession":
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    options = {
+        "spark.ui.enabled": "false",  # it would show paths and tracebacks on a port of its own
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": scratch,
+        "spark.executor.memory": "1g",
+        "spark.executor.memoryOverhead": f"{config.executor_memory_mb}m",
+        "spark.executor.cores": str(config.executor_cores),
+        "spark.executorEnv.OMP_NUM_THREADS": "1",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "1",
+    }
+    builder = SparkSession.builder.master(config.master).appName("suture")
+    for name, value in options.items():
+        builder = builder.config(name, value)
+    try:
+        with _silent():
+            return builder.getOrCreate()
+    except (PySparkException, RuntimeError, OSError) as error:
+        raise SutureError(f"spark.master: {config.master}: Spark did not start ({type(error).__name__})") from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What is started in this block has no error stream: Java would write tracebacks there, with patients' data."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+
+
+class _Discreet:
+    """Lets the user's mistakes pass, and of a defect no more than its kind and place: executors log what they see."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not issubclass(kind, SutureError):
+            last = traceback.extract_tb(trace)[-1]
+            raise RuntimeError(f"a defect ({kind.__name__} at {Path(last.filename).name}:{last.lineno})") from None
+
+
+def _each(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """`work` of each item in a partition of its own; results in the items' order, once all are there."""
+    from pyspark.errors import PySparkException
+
+    if not items:
+        return
+    tasks = session.sparkContext.parallelize(
+        [(number, bytearray(pickle.dumps(item))) for number, item in enumerate(items)], len(items)
+    )
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about pandas, which has no part in it
+            done = session.createDataFrame(tasks, _TASKS).mapInArrow(partial(_perform, work), _RESULTS).collect()
+    except PySparkException:
+        raise SutureError(
+            "the Spark cluster gave up a shard (an executor out of memory or lost?); "
+            "try smaller shards or a larger spark.executor_memory_mb"
+        ) from None
+    for row in sorted(done, key=lambda row: row.number):
+        result = pickle.loads(row.result)
+        if isinstance(result, SutureError):
+            raise result
+        yield result
+
+
+def _perform(work: Callable[[Any], Any], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """An executor's side: what the user can mend comes back as a result, so that Spark does not try it again."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    for batch in batches:
+        for number, task in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            try:
+                with _Discreet():
+                    result = work(pickle.loads(task))
+            except SutureError as error:
+                result = error
+            packed = pa.array([pickle.dumps(result)], pa.binary())
+            yield pa.RecordBatch.from_arrays([pa.array([number], pa.int64()), packed], names=["number", "result"])

@@ -1,0 +1,86 @@
+"""Spark: the same bytes as this machine's processes, and one line where there is no cluster."""
+
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from cohort import artifact, build, hospital, sources, workers
+from cohort.build import CohortConfig
+from cohort.errors import InputError, SutureError
+from cohort.spark import SparkConfig, engine
+
+needs_java = pytest.mark.skipif(
+    shutil.which("java") is None or find_spec("pyspark") is None, reason="Java or the extra `spark` is not installed"
+)
+HOSPITAL = hospital.HospitalConfig(n_stays=24, shard_stays=8)
+SOURCE = sources.SourceConfig(kind="mimic_iv", shard_stays=8)
+
+
+def made(out: Path) -> dict[str, str]:
+    """Every stage's work over shards, by whichever engine is in force; the hash of every file."""
+    hospital.simulate(out / "tables", out / "truth", HOSPITAL, 3)
+    counts = sources.ingest(out / "tables", out / "canonical", SOURCE)
+    (out / "cohort").mkdir()
+    build.build(out / "canonical", out / "cohort", CohortConfig(), 3, 1, counts)
+    return {str(file.relative_to(out)): artifact.hash_file(file) for file in sorted(out.rglob("*")) if file.is_file()}
+
+
+def odd(limit: int, number: int) -> np.ndarray:
+    """Work that may meet what a user can mend, or a defect of ours with a patient's number in its message."""
+    if number == limit:
+        raise InputError(f"number {number} is one too many")
+    return np.arange(number) if number >= 0 else np.arange(0)[10_000_032]
+
+
+@needs_java
+@pytest.mark.slow
+def test_spark_gives_the_bytes_that_this_machines_processes_give(tmp_path: Path) -> None:
+    local = made(tmp_path / "local")
+    with engine(SparkConfig(master="local[2]")):
+        assert made(tmp_path / "spark") == local
+        numbers = list(workers.each(partial(odd, 9), [3, 1, 2], 1))
+        assert [len(one) for one in numbers] == [3, 1, 2]
+        with pytest.raises(InputError, match="number 2 is one too many"):
+            list(workers.each(partial(odd, 2), [1, 2], 1))
+        with pytest.raises(SutureError, match="gave up a shard") as caught:
+            list(workers.each(partial(odd, 2), [-1], 1))
+        assert "10000032" not in str(caught.value)
+    assert sorted(path.name for path in (tmp_path / "spark").iterdir()) == ["canonical", "cohort", "tables", "truth"]
+
+
+def test_all_work_in_an_engines_block_is_its_own() -> None:
+    def engine_of_ours(work: Callable[[int], int], items: Sequence[int]) -> list[int]:
+        return [work(item) + 100 for item in items]
+
+    with workers.done_by(engine_of_ours):
+        assert list(workers.each(abs, [-1, 2], 2)) == [101, 102]
+    assert list(workers.each(abs, [-1, 2], 1)) == [1, 2]
+
+
+@needs_java
+def test_a_cluster_that_is_not_there_is_one_line() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    message = rf"spark\.master: spark://127\.0\.0\.1:{port}: no Spark master answers there \(Connection refused\)"
+    with pytest.raises(SutureError, match=message), engine(SparkConfig(master=f"spark://127.0.0.1:{port}")):
+        pass
+
+
+def test_without_java_the_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(SutureError, match=r"needs Java 17 or newer .* `engine: local` does not"), engine(SparkConfig()):
+        pass
+
+
+@pytest.mark.parametrize("master", ["locl[2]", "local[x]", "spark://host", "http://host:80", ""])
+def test_a_master_that_spark_has_no_word_for_is_refused(master: str) -> None:
+    with pytest.raises(ValidationError):
+        SparkConfig(master=master)
