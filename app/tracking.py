@@ -8,10 +8,11 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def _store(run: Path, filling: bool = True) -> Iterator["MlflowClient"]:
             if filling:
                 _forget_where_moved(run)
             yield _client((run / STORE).resolve())
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise ArtifactError(
             f"{run / STORE}: the copy for MLflow failed ({type(error).__name__}); every stage of the run is finished"
         ) from error
@@ -230,8 +231,11 @@ def _forget_where_moved(run: Path) -> None:
     """Remove a store that still names the directory that it was copied or moved from: it would write there."""
     if not (run / STORE).exists():
         return
-    found = _client((run / STORE).resolve()).get_experiment_by_name(EXPERIMENT)
-    if found is not None and found.artifact_location != _artifacts(run):
+    # without MLflow, which would keep a connection to the removed file and write there
+    with closing(sqlite3.connect(f"file:{(run / STORE).resolve()}?mode=ro", uri=True)) as store:
+        query = "SELECT artifact_location FROM experiments WHERE name = ?"
+        found = store.execute(query, (EXPERIMENT,)).fetchone()
+    if found is not None and found[0] != _artifacts(run):
         (run / STORE).unlink()
         shutil.rmtree(run / ARTIFACTS, ignore_errors=True)
 

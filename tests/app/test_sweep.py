@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,11 @@ def swept(swept_config: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathF
 
 
 def runs(run: Path) -> list[Any]:
-    from mlflow import MlflowClient
+    with warnings.catch_warnings(action="ignore"):  # MLflow's libraries deprecate each other
+        from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{run / tracking.STORE}")
-    return list(client.search_runs([client.get_experiment_by_name("suture").experiment_id]))
+        client = MlflowClient(tracking_uri=f"sqlite:///{run / tracking.STORE}")
+        return list(client.search_runs([client.get_experiment_by_name("suture").experiment_id]))
 
 
 def test_a_sweep_writes_a_row_for_each_setting_and_what_the_rule_selects(swept: Path) -> None:
