@@ -267,7 +267,9 @@ def test_a_review_of_other_tables_is_refused(suture: Suture, tiny_config: Path, 
 def test_events_of_no_stay_and_stays_that_overlap_are_left_out_and_counted(
     cohort: Callable[[], Any], source: Path, tmp_path: Path
 ) -> None:
-    rewrite(source, "icu/chartevents", lambda frame: frame.assign(stay_id=frame["stay_id"].where(frame.index % 5, 7)))
+    rewrite(
+        source, "icu/chartevents", lambda frame: frame.assign(stay_id=frame["stay_id"].where(frame.index % 5 > 0, 7))
+    )
 
     def doubled(frame: pd.DataFrame) -> pd.DataFrame:
         again = frame.head(4).assign(stay_id=frame["stay_id"].max() + np.arange(1, 5))
