@@ -15,7 +15,7 @@ from ope import provenance
 SCHEMA = "suture-report/1"
 EVALUATION, FLOW, QUALITY = "ope/evaluation.json", "cohort/flow.json", "cohort/quality.json"
 DICTIONARY, MULTIVERSE, SWEEP, RECORD = (
-    "cohort/dictionary.json", "multiverse/multiverse.json", "sweep/sweep.json", "run.json",
+    "cohort/dictionary.json", "multiverse/multiverse.json", "sweep/selected.json", "run.json",
 )  # fmt: skip
 READ = (EVALUATION, FLOW, QUALITY, DICTIONARY)
 """What a report cannot do without; each file is checked against its manifest's hash before it is read."""

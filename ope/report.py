@@ -10,6 +10,7 @@ from cohort import concepts
 from cohort.dictionary import Dictionary
 from ope import crosswalk, page, pictures, plots, provenance
 from ope.evidence import MULTIVERSE, RECORD, SWEEP, Evidence, canonical, gather
+from ope.quality_page import named
 from ope.words import (
     ASSUMPTIONS,
     CHANGES,
@@ -120,11 +121,11 @@ def _primary(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def _features(evidence: Evidence) -> list[dict[str, Any]]:
-    units = {name: concept.unit for name, concept in concepts.load().measured.items()}
-    return [
-        {"name": name.replace("_", " "), "unit": units.get(name, ""), "measured": name in units, **entry}
+    rows = [
+        {"name": named(name)[0], "unit": named(name)[1], "measured": name in concepts.load().measured, **entry}
         for name, entry in evidence.quality["features"].items()
     ]
+    return sorted(rows, key=lambda row: str(row["name"]).lower())
 
 
 def described(evidence: Evidence) -> dict[str, Any]:

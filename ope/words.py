@@ -152,27 +152,28 @@ class Assumption:
     """How it was tested here, or what stands in for a test."""
     section: str
     """Where that is told."""
-    gate: str | None = None
-    """The gate whose result is the test's."""
+    gates: tuple[str, ...] = ()
+    """The gates whose results are the test's: it is passed where all are."""
 
 
 ASSUMPTIONS = (
     Assumption(
         "Overlap", "Clinicians sometimes give the doses that the policy gives, to such patients.", "tested",
-        "Effective sample size, largest weight, share of doses that clinicians rarely give.", "overlap", "unsupported",
+        "Effective sample size, largest weight, share of doses that clinicians rarely give.", "overlap",
+        ("low_ess", "low_ess_share", "weight_share", "unsupported"),
     ),
     Assumption(
         "Calibrated model of the clinicians", "The probabilities that the weights divide by are right.", "tested",
         "Modelled against observed share of each dose, on patients that the model never saw.", "behaviour",
-        "behaviour_calibration",
+        ("behaviour_calibration",),
     ),
     Assumption(
         "Weights average 1", "What the reweighted patients add up to is the whole population.", "tested",
-        "Mean importance weight.", "overlap", "mean_weight",
+        "Mean importance weight.", "overlap", ("mean_weight",),
     ),
     Assumption(
         "Right arithmetic", "The estimators compute what they are said to.", "tested",
-        "Problems with exact answers, solved again before every evaluation.", "trust", "self_test",
+        "Problems with exact answers, solved again before every evaluation.", "trust", ("self_test",),
     ),
     Assumption(
         "Intervals of the stated width", "At this size an interval holds the truth as often as it says.", "in part",
@@ -215,7 +216,7 @@ CHANGES: tuple[tuple[str, str], ...] = (
     ),
     (
         "A definition: hold times, dose bins, reward, horizon, inclusion",
-        "The whole run again. Old and new are put side by side by `suture report RUN --against OTHER`.",
+        "The whole run again. Old and new are put side by side (suture report RUN --against OTHER).",
     ),
     (
         "The learner or one of its settings",
@@ -224,7 +225,7 @@ CHANGES: tuple[tuple[str, str], ...] = (
     ),
     (
         "A gate's threshold",
-        "Before the evaluation only. Its hash is in this report; a threshold moved afterwards is found by `verify`.",
+        "Before the evaluation only. Its hash is in this report; suture verify finds a threshold moved afterwards.",
     ),
     (
         "Another hospital, another unit, another charting system",
