@@ -149,13 +149,14 @@ def read_states(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: expected a file that ends in {' or '.join(_SUFFIXES)}")
     try:
         table = pa.csv.read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+        names = table.column_names  # decoded here: a name need not be text
     except FileNotFoundError:
         raise InputError(f"{path}: missing") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable: truncated or damaged ({type(error).__name__})") from None
     if not table.num_rows:
         raise InputError(f"{path}: has no rows")
-    if len(set(table.column_names)) < table.num_columns:
+    if len(set(names)) < table.num_columns:
         raise InputError(f"{path}: a column is given twice")
     frame: pd.DataFrame = table.to_pandas()
     return frame

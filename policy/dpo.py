@@ -263,8 +263,10 @@ def _table(path: Path) -> pa.Table:
     if path.suffix == ".parquet":
         return artifact.read_parquet(path)
     try:
-        return pa.csv.read_csv(path)
-    except (OSError, pa.ArrowException) as error:
+        table = pa.csv.read_csv(path)
+        list(table.column_names)  # decoded here: a name need not be text
+        return table
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({type(error).__name__})") from error
 
 
