@@ -45,6 +45,7 @@ def report(
 @commands.command()
 def verify(
     run: RunArgument,
+    source: Source = None,
     public_key: Annotated[
         Path | None, typer.Option("--public-key", metavar="FILE", help="Also check the run's signature by this key.")
     ] = None,
@@ -54,8 +55,11 @@ def verify(
     ] = None,
 ) -> None:
     """Hash all of a run again, from the tables to each number that its report prints, and check the audit log."""
-    from app import audit, signing, verification
+    from app import audit, reproduction, signing, verification
 
+    if source is not None:
+        reproduction.require_same_tables(run, source)
+        print(f"{'source':<18} the tables that the run was made from, byte for byte")
     for one in verification.check(run):
         print(f"{one.name:<18} {one.files:>6} files {one.megabytes:>10.1f} MB  sha256 {one.digest[:16]}")
     print(f"{'beside the stages':<18} {verification.check_loose(run):>6} files")

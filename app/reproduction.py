@@ -87,13 +87,27 @@ def reproduce(run: Path, source: Path | None = None, out: Path | None = None) ->
     folder = Path(tempfile.mkdtemp(prefix=".reproduced-", dir=run.resolve().parent)) if out is None else None
     try:
         again = out or Path(str(folder)) / run.name
-        request = request_of(run, source, again)
-        _require_same_tables(run, request)
-        pipeline.run(request)
+        if source is not None:
+            require_same_tables(run, source)
+        pipeline.run(request_of(run, source, again))
         return [_compared(name, run / name, again / name) for name in _stages(run)]
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_same_tables(run: Path, source: Path) -> None:
+    """Check that a hospital's tables are, byte for byte, those that a run was made from.
+
+    Raises:
+        InputError: they are not, or the run holds its tables itself.
+    """
+    if (run / "tables").is_dir():
+        raise InputError(f"{run}: holds its own tables; --source is for a run on a hospital's")
+    cohort = artifact.read_manifest(run / "cohort")
+    read_as = parse(cohort["config"]["source"], SourceConfig, name=f"{run}: source")
+    if pipeline.digest_tables(source, read_as) != cohort["inputs"]["tables"]:
+        raise InputError(f"{source}: not the tables that {run} was made from (their digest differs)")
 
 
 def show(found: list[Compared]) -> bool:
@@ -120,14 +134,6 @@ def _rollouts(run: Path) -> dict[str, Any]:
     if not (run / "rollouts").is_dir():
         return {}
     return {"rollouts": {"n_stays": artifact.read_manifest(run / "rollouts")["config"]["n_stays"]}}
-
-
-def _require_same_tables(run: Path, request: Request) -> None:
-    if request.source is None:
-        return
-    recorded = artifact.read_manifest(run / "cohort")["inputs"]["tables"]
-    if pipeline.digest_tables(request.source, request.config.source) != recorded:
-        raise InputError(f"{request.source}: not the tables that {run} was made from (their digest differs)")
 
 
 def _compared(name: str, stage: Path, again: Path) -> Compared:
