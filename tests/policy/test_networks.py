@@ -62,3 +62,15 @@ def test_restored_network_continues_bit_for_bit() -> None:
         net.step()
     assert torch.equal(first.net.flat, second.net.flat)
     assert torch.equal(first.target_net.flat, second.target_net.flat)
+
+
+def test_an_adam_step_is_torchs_own_bit_for_bit() -> None:
+    net = Mlp((3, 5, 2), 2, np.random.default_rng(0))
+    learned, parameter = Learned(net, 1e-2), torch.nn.Parameter(net.flat.clone())
+    plain = torch.optim.Adam([parameter], lr=1e-2, fused=True)
+    for seed in range(3):
+        net.grad.copy_(torch.from_numpy(np.random.default_rng(seed).normal(size=len(net.grad)).astype(np.float32)))
+        parameter.grad = net.grad.clone()
+        learned.step()
+        plain.step()
+    assert torch.equal(net.flat, parameter.detach())
