@@ -1,5 +1,6 @@
 """Evidence: what a report is made from: the documents of a run, each with the hash that vouches for it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,9 @@ def gather(run: Path) -> dict[str, Any]:
     record = artifact.read_sealed(run / RECORD) if (run / RECORD).is_file() else {}
     files[RECORD] = {"sha256": None, "content": {"made": record.get("made", {})}}
     digests = {stage: artifact.digest(run / stage) for stage in made}
-    return {"schema": SCHEMA, "name": record.get("name", run.name), "files": files, "digests": digests}
+    found = {"schema": SCHEMA, "name": record.get("name", run.name), "files": files, "digests": digests}
+    plain: dict[str, Any] = json.loads(canonical(found))  # as whoever reads it back has it: 200.0 is 200 there
+    return plain
 
 
 def _require_withheld(file: Path, content: Any) -> None:

@@ -15,7 +15,8 @@
     const [file, field] = node.dataset.at.split("#");
     const keys = field.split("/").slice(1).map((key) => key.replaceAll("~1", "/").replaceAll("~0", "~"));
     const value = keys.reduce((at, key) => (at === undefined || at === null ? undefined : at[key]), data.files[file]?.content);
-    return { file, field, value, hash: data.files[file]?.sha256 };
+    const path = keys.map((key) => (/^\d+$/.test(key) ? `[${key}]` : `[${JSON.stringify(key)}]`)).join("");
+    return { file, field, value, hash: data.files[file]?.sha256, look: `jq '.${path}' ${file}` };
   };
 
   // A number agrees to the digits printed; a sentence is the end of its field.
@@ -59,7 +60,7 @@
 
   const panel = document.getElementById("origin");
   const show = (node) => {
-    const { file, field, value, hash } = origin(node);
+    const { file, field, value, hash, look } = origin(node);
     panel.replaceChildren();
     const add = (name, text) => {
       const line = document.createElement("p"), label = document.createElement("b");
@@ -71,6 +72,7 @@
     add("File", file);
     add("Field", field);
     add("SHA-256", hash ?? "none: this file goes on being written");
+    add("In the run", look);
     panel.hidden = false;
   };
   document.addEventListener("click", (event) => {
