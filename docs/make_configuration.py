@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.run import RunConfig
+from app.settings import AppConfig
 from cohort.config import Config
 from policy.base import LEARNERS
 from policy.train import TrainConfig
@@ -28,6 +29,7 @@ values out of range. `configs/demo.yaml` is an example with comments. This page 
 
 ALL = """Keys that every learner has; where a learner's own section repeats one, its default differs. Learners that fit
 a model of the clinicians take its keys below `behaviour`, as a run does."""
+APP = "Settings of `suture app RUN --settings FILE`; `verify`, `replay` and `feedback` take them too (`configs/app.yaml`)."
 MEANINGS = {
     "name": "What the run is called in the report and in MLflow.",
     "seed": "All randomness: the same seed and configuration give the same bytes.",
@@ -76,7 +78,7 @@ def page() -> str:
     for name, module in LEARNERS.items():
         own = [row for row in rows(import_module(module).Config) if row not in shared and "`behaviour." not in row]
         parts.append(section(f"learners.{name}", own, "" if own else "No further keys."))
-    return "\n".join(parts)
+    return "\n".join([*parts, section("The app", rows(AppConfig), APP)])
 
 
 def section(title: str, listed: list[str], text: str = "") -> str:
@@ -157,7 +159,7 @@ def _plain(value: object) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    names = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+    names = {bool: "true or false", str: "text", int: "a whole number", float: "a number", Path: "a path"}
     kinds = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
     return " or ".join(names[kind] if kind in names else "null" if kind is type(None) else "" for kind in kinds) or "–"
 

@@ -31,6 +31,7 @@ class RecommendConfig(Config):
     max_rows: int = Field(default=100_000, ge=100)
     """Training decisions kept for the search; more are thinned at random."""
     density_neighbours: int = Field(default=10, ge=1, le=100)
+    """Which neighbour's distance says how familiar a state is."""
     density_quantile: float = Field(default=0.99, gt=0.5, lt=1)
     """A state is unfamiliar where its `density_neighbours`-th neighbour is farther than this share of patients'."""
     min_support: int = Field(default=10, ge=1)
@@ -40,6 +41,7 @@ class RecommendConfig(Config):
     fresh_features: tuple[str, ...] = ("map", "heart_rate")
     """Features without which nothing is recommended, where the states have them."""
     fresh_hours: float = Field(default=4.0, gt=0)
+    """How old they may be."""
     max_imputed: float = Field(default=0.6, ge=0, le=1)
     """Largest share of features that may be imputed, of those whose age is tracked in any state."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
