@@ -29,7 +29,7 @@ values out of range. `configs/demo.yaml` is an example with comments. This page 
 
 ALL = """Keys that every learner has; where a learner's own section repeats one, its default differs. Learners that fit
 a model of the clinicians take its keys below `behaviour`, as a run does."""
-APP = "Settings of `suture app RUN --settings FILE`; `verify`, `replay` and `feedback` take them too (`configs/app.yaml`)."
+APP = "Settings of `suture app RUN --settings FILE`, and of `verify`, `replay` and `feedback`; see `configs/app.yaml`."
 MEANINGS = {
     "name": "What the run is called in the report and in MLflow.",
     "seed": "All randomness: the same seed and configuration give the same bytes.",
