@@ -161,22 +161,26 @@ def _numbered(frame: pd.DataFrame, name: str) -> Int[np.ndarray, "n"]:
 
 
 def _pairs(known: pd.DataFrame, start: End, end: End) -> pd.DataFrame:
-    """Starts with their ends: by order_id and item where given, else the k-th start with the k-th end."""
+    """Starts with their ends: by order_id and item where given, else the k-th start with the k-th end.
+
+    What has no partner keeps a missing time in its place, so that it is counted like a raw row without that time.
+    """
     starts, ends = _of(known, start), _of(known, end)
     keys = ["subject_id", "item", "order_id", "icustay_id"]
     for frame in (starts, ends):
         frame["place"] = frame.groupby(keys).cumcount()
-    return starts.merge(ends, on=[*keys, "place"], suffixes=("", "_end"))
+    pairs = starts.merge(ends, on=[*keys, "place"], how="outer", suffixes=("", "_end"))
+    return pairs.astype({"hadm_id": "Int64", "link_order_id": "Int64"}).fillna({"hadm_id": -1, "link_order_id": -1})
 
 
 def _stays(known: pd.DataFrame) -> pd.DataFrame:
     pairs = _pairs(known, "icu_start", "icu_end")
-    if pairs.empty:
+    if pairs[["time", "time_end"]].isna().any(axis=1).all():
         raise InputError("data: no ICU stay has both a start and an end")
     pairs = pairs.sort_values(["subject_id", "time"], ignore_index=True)
     admissions = _of(known, "admission")
     inside = pd.merge_asof(
-        pairs.sort_values("time")[["time", "subject_id", "icustay_id"]].reset_index(names="row"),
+        pairs.dropna(subset="time").sort_values("time")[["time", "subject_id", "icustay_id"]].reset_index(names="row"),
         admissions.assign(number=_numbered(admissions, "hadm_id")).sort_values("time")[
             ["time", "subject_id", "number"]
         ],
@@ -197,7 +201,7 @@ def _stays(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _patients(known: pd.DataFrame, icu: pd.DataFrame) -> pd.DataFrame:
-    first = icu.groupby("subject_id")["intime"].min()
+    first = icu.groupby("subject_id")["intime"].min().dropna()
     born = _of(known, "birth").groupby("subject_id")["time"].first().reindex(first.index)
     died = _of(known, "death").groupby("subject_id")["time"].first().reindex(first.index)
     sex = _of(known, "sex").groupby("subject_id")["word"].first().reindex(first.index)

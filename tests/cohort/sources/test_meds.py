@@ -62,6 +62,23 @@ def test_measurements_infusions_and_outputs_are_read_from_their_codes() -> None:
     assert checked.outputs["volume_ml"].tolist() == [100]
 
 
+def test_a_start_without_an_end_or_an_end_without_a_start_is_counted() -> None:
+    canonical, counts = meds.canonical({"data": events(
+        (1, "2150-01-01 13:00", "INFUSION_START//221906//mcg/kg/min", 0.1, None),
+        (1, "2150-01-01 14:00", "INFUSION_END//221906//mg", 0.48, None),
+        (1, "2150-01-01 15:00", "INFUSION_START//221906//mcg/kg/min", 0.1, None),
+        (1, "2150-01-01 13:00", "PROCEDURE//START//225792", None, None),
+        (1, "2150-02-01 15:00", "ICU_ADMISSION//MICU", None, None),
+        (2, "2150-02-01 15:00", "ICU_DISCHARGE", None, None),
+    )})  # fmt: skip
+    assert (len(canonical.stays), len(canonical.infusions)) == (1, 1)
+    assert counts == {
+        ("icustays", "intime or outtime missing"): 2,
+        ("inputevents", "drug: start or end missing"): 1,
+        ("procedureevents", "ventilation: end not after start, or missing"): 1,
+    }
+
+
 def test_a_code_of_another_vocabulary_is_mapped_to_an_item_and_a_unit() -> None:
     rules = [rule.model_dump(by_alias=True) for rule in meds.code_map().rules]
     loinc = {"as": "measurement", "pattern": r"LOINC//2160-0$", "item": 50912, "unit": "mg/dL", "clock": "charted"}
