@@ -28,24 +28,25 @@ class Log:
     episodes: Episodes
     behaviour: Float[np.ndarray, "n a"]
     """Exact: given what is read and the decisions of the shift so far, which tell something of the style on shift."""
+    looks_ill: Float[np.ndarray, "n"]
+    """What the clinicians saw and nobody charts; 0 where the hospital has no hidden confounder."""
 
 
 def draw(n_stays: int, seed: int, config: HospitalConfig | None = None, grid: GridConfig | None = None) -> Log:
     """Let the clinicians treat `n_stays` and write down what they saw and did up to the horizon."""
     config, grid = config or HospitalConfig(), grid or GridConfig()
-    parts, kept, first = [], [], 0
+    parts, first = [], 0
     for shard in simulation.shards(n_stays, seed, config):
         log = _Clinicians(shard.n, grid.horizon_hours)
         outcomes = simulation.course(shard, log).outcomes
         parts.append(_episodes(log, outcomes, first, grid))
-        kept.append(np.concatenate(log.behaviour)[parts[-1]["order"]])
         first += shard.n
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     episodes = Episodes.from_arrays(
         columns["state"], columns["action"], columns["reward"], columns["episode"], np.ones(n_stays, bool),
         n_actions=BINS**2, features=SEEN,
     )  # fmt: skip
-    return Log(episodes, np.concatenate(kept))
+    return Log(episodes, columns["behaviour"], columns["looks_ill"])
 
 
 def returns(
@@ -69,11 +70,15 @@ def returns(
     return np.concatenate(found)
 
 
-def mixture(state: Float[np.ndarray, "n d"], shares: Float[np.ndarray, "s"] | None = None) -> Float[np.ndarray, "n a"]:
-    """What clinicians do in states of SEEN where styles have these shares (None: as they have)."""
+def mixture(
+    state: Float[np.ndarray, "n d"],
+    shares: Float[np.ndarray, "s"] | None = None,
+    looks_ill: Float[np.ndarray, "n"] | None = None,
+) -> Float[np.ndarray, "n a"]:
+    """What clinicians do in states of SEEN where styles have these shares (None: as they have) and patients look so."""
     columns = dict(zip(SEEN, np.asarray(state, np.float64).T, strict=True))
     columns |= {name: columns[name].astype(np.int64) for name in ("fluid", "vasopressor")}
-    reading = Reading(**columns, looks_ill=np.zeros(len(state)))
+    reading = Reading(**columns, looks_ill=np.zeros(len(state)) if looks_ill is None else looks_ill)
     every = clinicians.all_propensities(reading).reshape(len(state), -1, BINS**2)
     mixed: np.ndarray = np.einsum("s,nsa->na", clinicians.shares() if shares is None else shares, every)
     return mixed
@@ -90,6 +95,7 @@ class _Clinicians:
         self.state: list[np.ndarray] = []
         self.action: list[np.ndarray] = []
         self.behaviour: list[np.ndarray] = []
+        self.looks_ill: list[np.ndarray] = []
 
     def __call__(self, moment: Moment) -> Choice:
         made = simulation.clinicians_decide(moment)
@@ -106,6 +112,7 @@ class _Clinicians:
         self.hour.append(np.full(len(rows), moment.hour))
         self.state.append(_state(moment.reading))
         self.action.append(action)
+        self.looks_ill.append(moment.reading.looks_ill)
         return made
 
 
@@ -118,10 +125,5 @@ def _episodes(log: _Clinicians, outcomes: Outcomes, first: int, grid: GridConfig
     order = np.lexsort((hour, stay))
     paid, owner, _ = window_rewards(outcomes, grid, RewardConfig())
     assert np.array_equal(owner, stay[order])
-    return {
-        "order": order,
-        "episode": first + owner,
-        "reward": paid,
-        "action": np.concatenate(log.action)[order],
-        "state": np.concatenate(log.state)[order],
-    }
+    kept = {name: np.concatenate(getattr(log, name))[order] for name in ("state", "action", "behaviour", "looks_ill")}
+    return {"episode": first + owner, "reward": paid, **kept}
