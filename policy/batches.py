@@ -165,6 +165,16 @@ def complete(episodes: Episodes, truncated: Truncated) -> tuple[Episodes, int]:
     return (episodes.select(episodes.terminated), cut) if cut else (episodes, 0)
 
 
+def require_different_returns(episodes: Episodes) -> None:
+    """Raise InputError where every episode returns the same: values then tell doses apart by their noise alone."""
+    returns = episodes.returns_to_go(1.0)[episodes.start]
+    if float(np.ptp(returns)) <= 1e-6 * float(np.abs(returns).max()):
+        raise InputError(
+            f"reward: all {episodes.n_episodes} episodes return {returns[0]:g}; "
+            "nothing in them says which dose is better"
+        )
+
+
 def split(episodes: Episodes, fraction: float, seed: int, smallest: int = 20) -> tuple[Episodes, Episodes | None]:
     """Training episodes and held-out ones, patients kept together.
 

@@ -130,7 +130,12 @@ def read(path: Path, features: tuple[str, ...], n_actions: int) -> Preferences:
 
 
 def from_outcomes(episodes: Episodes, reference: NetworkPolicy, seed: int) -> Preferences:
-    """Preferences from returns: logged doses against ones drawn from the reference without them."""
+    """Preferences from returns: logged doses against ones drawn from the reference without them.
+
+    Raises:
+        InputError: all returns are equal, so nothing is preferred.
+    """
+    batches.require_different_returns(episodes)
     returns = episodes.returns_to_go(1.0)
     surplus = returns - returns.mean()
     probs = reference.probs(episodes.state).astype(np.float64) + 1e-9

@@ -9,7 +9,7 @@ from pydantic import Field
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
-from policy import behaviour, extraction
+from policy import batches, behaviour, extraction
 from policy.behaviour import BehaviourConfig
 from policy.served import NetworkPolicy
 
@@ -33,8 +33,9 @@ def masked(
     """Serve a value learner's Q through the support mask at `target_kl`, so that methods compare at equal divergence.
 
     Raises:
-        InputError: the policy has no value network, or `target_kl` is infeasible.
+        InputError: the policy has no value network, all returns are equal, or `target_kl` is infeasible.
     """
+    batches.require_different_returns(episodes)
     clinicians = behaviour.fit(replace(episodes, scaler=policy.scaler), behaviour_config, seed)
     return extract(policy, clinicians, episodes.state, config or ExtractionConfig(), f"{policy.learner}_masked")
 

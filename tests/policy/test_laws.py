@@ -92,8 +92,13 @@ def stepped(loss: Tensor, modules: list[nn.Module]) -> None:
 
 
 def same(net: Mlp, modules: list[nn.Module], state: Tensor) -> None:
+    """The gradient just followed (Adam's step would hide its scale), and the outputs after it."""
     with torch.no_grad():
         for member, module in enumerate(modules):
+            layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+            for layer, own in zip(layers, net.weight_grads, strict=True):
+                assert layer.weight.grad is not None
+                assert torch.allclose(own[member].T, layer.weight.grad, atol=1e-5)
             assert torch.allclose(net.forward(state)[member], module(state), atol=1e-5)
 
 
