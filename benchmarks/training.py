@@ -33,7 +33,7 @@ with contextlib.redirect_stderr(io.StringIO()):
 import policy
 from cohort.episodes import Episodes
 from policy import stack
-from policy.iql import CriticConfig
+from policy.advantage import AdvantageConfig
 
 D, ACTIONS, BATCH, STEPS = 48, 25, 256, 15
 DISCRETE = {
@@ -163,7 +163,7 @@ def fit_d3rlpy(algo: object, dataset: MDPDataset, updates: int) -> None:
 def sweep_of_eight(episodes: Episodes, hidden: list[int], updates: int) -> None:
     """Two expectiles by four divergences: one training of stacked critics, eight extractions."""
     critic = {"hidden": hidden, "updates": updates, "evaluate_every": updates, "holdout": 0.0}
-    stack.critics(episodes, CriticConfig(**critic), taus=(0.7, 0.9))
+    stack.critics(episodes, AdvantageConfig(**critic), taus=(0.7, 0.9))
 
 
 def share_of_ceiling(rate: float) -> float:

@@ -1,30 +1,33 @@
-"""Conservative IQL, the main method: IQL's critic, extracted within clinicians' support at a stated divergence."""
+"""Conservative IQL, the main method: IQL's values, extracted within clinicians' support at a stated divergence."""
 
 from dataclasses import replace
 
 from cohort.episodes import Episodes
-from policy import batches, behaviour, iql, masked, train
+from policy import advantage, batches, behaviour, iql, masked, train
+from policy.advantage import AdvantageConfig
 from policy.batches import Batch
 from policy.behaviour import BehaviourConfig
-from policy.iql import Critic, CriticConfig
+from policy.iql import Critic
 from policy.masked import ExtractionConfig
 from policy.served import NetworkPolicy
 from policy.train import Session
 
 
-class Config(CriticConfig, ExtractionConfig):
-    """The critic, the support mask and the divergence."""
+class Config(AdvantageConfig, ExtractionConfig):
+    """The critic, how advantages are read from it, the support mask and the divergence."""
 
     behaviour: BehaviourConfig = BehaviourConfig()
     """The clinicians' factor."""
 
 
 def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> NetworkPolicy:
-    """Fit the behaviour factor, then the critic, then the temperature that meets `target_kl` on training states.
+    """Fit the behaviour factor, the critic, the advantages, then the temperature that meets `target_kl` in training.
 
     Raises:
-        InputError: `target_kl` is infeasible; where no critic could reach it, before the critic is trained.
+        InputError: all returns are equal; or `target_kl` is infeasible, where no critic could reach it before the
+            critic is trained.
     """
+    batches.require_different_returns(episodes)
     prepared = batches.prepare(episodes, config.holdout, config.gamma, seed, session.device)
     clinicians = behaviour.fit(
         replace(episodes, scaler=prepared.scaler), config.behaviour, seed, session.named("behaviour")
@@ -48,7 +51,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
         scaler=prepared.scaler,
         features=episodes.features,
         n_actions=episodes.n_actions,
-        critic=pair.q.net.freeze(),
+        critic=advantage.read(pair.value.net.freeze(), prepared, config),
         reward_scale=prepared.reward_scale,
         curves=outcome.curves,
         notes=outcome.notes,

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError
-from policy import batches, iql, losses, train
+from policy import advantage, batches, iql, losses, train
+from policy.advantage import AdvantageConfig
 from policy.batches import Batch, Prepared
 from policy.iql import Critic, CriticConfig
 from policy.networks import Learned, Network
@@ -45,7 +46,7 @@ class Slice:
             at += mine.numel()
 
 
-class StackConfig(CriticConfig):
+class StackConfig(AdvantageConfig):
     """A stack's whole configuration: a checkpoint of another stack is refused by it."""
 
     taus: tuple[float, ...]
@@ -54,7 +55,7 @@ class StackConfig(CriticConfig):
 
 def critics(
     episodes: Episodes,
-    config: CriticConfig,
+    config: AdvantageConfig,
     taus: Sequence[float],
     seeds: Sequence[int] = (0,),
     session: Session | None = None,
@@ -81,7 +82,7 @@ def critics(
         column = prepared.fit.reward.new_tensor([tau for _, tau in members]).unsqueeze(1)
         task = _task(pair, column, whole)
         outcome = train.run(task, prepared, whole, seeds[0], used)
-    frozen, n = pair.q.net.freeze(), config.n_critics
+    frozen = pair.value.net.freeze()
     return {
         (tau, seed): NetworkPolicy(
             learner="iql",
@@ -90,7 +91,7 @@ def critics(
             scaler=prepared.scaler,
             features=episodes.features,
             n_actions=episodes.n_actions,
-            critic=Network(_of(frozen.weights, k, n), _of(frozen.biases, k, n)),
+            critic=advantage.read(Network(_of(frozen.weights, k), _of(frozen.biases, k)), prepared, config),
             reward_scale=prepared.reward_scale,
             curves=outcome.curves,
             notes={**outcome.notes, **_best(outcome.curves, k, outcome.notes["best_at"])},
@@ -164,8 +165,8 @@ def _update(
     return {"td": float((losses.chosen(q, batch.action) - target).square().mean()), "u": float(u.mean())}
 
 
-def _of(parts: tuple[Float[np.ndarray, "m _ _"], ...], k: int, n: int) -> tuple[Float[np.ndarray, "n _ _"], ...]:
-    return tuple(part[k * n : k * n + n] for part in parts)
+def _of(parts: tuple[Float[np.ndarray, "m _ _"], ...], k: int) -> tuple[Float[np.ndarray, "1 _ _"], ...]:
+    return tuple(part[k : k + 1] for part in parts)
 
 
 def _held_out(pair: Critic, held: batches.Data, tau: Float[Tensor, "k 1"], config: CriticConfig) -> dict[str, float]:

@@ -14,9 +14,9 @@ from cohort import scaler as scaling
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from policy import base, behaviour, extraction
+from policy import base, batches, behaviour, extraction
+from policy.advantage import AdvantageConfig
 from policy.behaviour import BehaviourConfig
-from policy.iql import CriticConfig
 from policy.served import NetworkPolicy
 from policy.stack import critics, row_at
 from policy.train import Session
@@ -49,7 +49,7 @@ class SweepConfig(Config):
     """Support masks, see learners.conservative_iql."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Each is a start, minibatches and a model of the clinicians of its own; held-out patients are the first's."""
-    critic: CriticConfig = CriticConfig()
+    critic: AdvantageConfig = AdvantageConfig()
     """Of conservative_iql; its `tau` is replaced by each of `taus`."""
     behaviour: BehaviourConfig = BehaviourConfig()
     min_ess: float = Field(default=200.0, gt=0)
@@ -126,7 +126,9 @@ def run(
 
     Raises:
         ConfigError: no divergence and no temperature.
+        InputError: all returns are equal.
     """
+    batches.require_different_returns(train_episodes)
     if not config.target_kls and not config.temperatures:
         raise ConfigError("sweep: target_kls and temperatures are both empty")
     used, seeds = session or Session(), config.seeds

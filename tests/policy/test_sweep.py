@@ -10,14 +10,14 @@ import torch
 import policy
 from cohort.errors import ArtifactError, ConfigError, InputError
 from policy import batches, iql, lab, stack, sweep
+from policy.advantage import AdvantageConfig
 from policy.behaviour import BehaviourConfig
-from policy.iql import CriticConfig
 from policy.stack import StackConfig
 from policy.sweep import Setting, SweepConfig
 from policy.train import Session
 from tests import probes
 
-CRITIC = CriticConfig(hidden=(16,), batch=40, updates=40, evaluate_every=20, min_updates=0)
+CRITIC = AdvantageConfig(hidden=(16,), batch=40, updates=40, evaluate_every=20, min_updates=0)
 CLINICIANS = BehaviourConfig(**probes.CLINICIANS)
 ROW = Setting("conservative_iql", 0.7, 0.1, None, 0.1, 0, 0.5, 0.1, "within bounds", 1.0, 0.1, 0.1, 5.0, 300.0, None)
 
