@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.csv
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from cohort import artifact
+from cohort.config import Config as Strict
 from cohort.episodes import Episodes
 from cohort.errors import InputError
 from policy import batches, behaviour, extraction, store, train
@@ -24,6 +25,17 @@ from policy.train import Session, TrainConfig
 STREAM = 0x64706F
 
 
+class Source(Strict):
+    """A file that a configuration names, and what was in it then."""
+
+    file: str
+    """Its path. A configuration gives it alone: `preferences: FILE` (Parquet or CSV: a column per feature, `chosen` and
+    `rejected` actions, optionally `weight`; without it preferences are read off outcomes) or `reference: DIR` (a saved
+    policy; without it the behaviour model)."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the file when the configuration was read: a changed one trains another policy."""
+
+
 class Config(TrainConfig):
     """Where the preferences come from, and how far they may move the policy."""
 
@@ -32,13 +44,23 @@ class Config(TrainConfig):
     min_updates: int = Field(default=100, ge=0)
     beta: float = Field(default=0.1, gt=0)
     """How strongly the reference holds: large stays near it (the paper's 0.1)."""
-    preferences: Path | None = None
-    """Parquet or CSV: a column per feature, `chosen` and `rejected` actions, optionally `weight`. Without it
-    preferences are read off outcomes: the logged dose is preferred to another that the reference might have given where
-    the return from there is above average, the other way round where it is below, weighted by the distance."""
-    reference: Path | None = None
-    """A saved policy; without it the behaviour model."""
+    preferences: Source | None = None
+    """Without a table preferences are read off outcomes: the logged dose is preferred to another that the reference
+    might have given where the return from there is above average, the other way round where it is below, weighted by
+    the distance."""
+    reference: Source | None = None
+    """A saved policy's directory; without it the behaviour model."""
     behaviour: BehaviourConfig = BehaviourConfig()
+
+    @field_validator("preferences", "reference", mode="before")
+    @classmethod
+    def _hashed(cls, given: object) -> object:
+        if not isinstance(given, str | Path):
+            return given
+        try:
+            return {"file": str(given), "sha256": _hash(Path(given))}
+        except OSError as error:
+            raise ValueError(f"{given}: cannot be read ({type(error).__name__})") from None
 
 
 @dataclass(frozen=True)
@@ -61,12 +83,12 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
     reference = (
         behaviour.fit(episodes, config.behaviour, seed, session.named("behaviour"))
         if config.reference is None
-        else store.load(config.reference)
+        else store.load(_unchanged(config.reference))
     )
     given = (
         from_outcomes(kept, reference, seed)
         if config.preferences is None
-        else read(config.preferences, episodes.features, episodes.n_actions)
+        else read(_unchanged(config.preferences), episodes.features, episodes.n_actions)
     )
     with train.one_thread():
         actor = _started(reference, kept, config, seed, session)
@@ -262,6 +284,18 @@ def _outside_reference(given: Preferences, reference: NetworkPolicy) -> int:
     """Pairs of which the reference gives one dose no probability; it counts as one in 10^12 there."""
     probs, rows = reference.probs(given.state), np.arange(len(given.chosen))
     return int(((probs[rows, given.chosen] == 0) | (probs[rows, given.rejected] == 0)).sum())
+
+
+def _hash(path: Path) -> str:
+    """Of a file, or of a saved policy by the description that names its weights' hash."""
+    return artifact.hash_file(path / store.POLICY if path.is_dir() else path)
+
+
+def _unchanged(source: Source) -> Path:
+    path = Path(source.file)
+    if not path.exists() or _hash(path) != source.sha256:
+        raise InputError(f"{path}: missing, or not what it was when the configuration was read")
+    return path
 
 
 def _table(path: Path) -> pa.Table:

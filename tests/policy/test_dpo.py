@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import policy
-from cohort.errors import InputError
+from cohort import artifact
+from cohort.config import parse
+from cohort.errors import ConfigError, InputError
 from policy import dpo, store
 from tests import probes
 
@@ -102,3 +104,17 @@ def test_outcomes_prefer_what_was_followed_by_a_better_return() -> None:
     episodes, state = probes.action_choice()
     fitted = policy.fit("dpo", episodes, OPTIONS)
     assert fitted.probs(state["s"][None])[0, 1] > 0.9
+
+
+def test_a_table_is_known_by_its_content_and_refused_where_it_changed_meanwhile(tmp_path: Path) -> None:
+    ward = probes.clinic()
+    table = _table(tmp_path / "t.parquet")
+    config = parse(OPTIONS | {"preferences": str(table)}, dpo.Config, "dpo")
+    assert config.preferences is not None
+    assert config.preferences.sha256 == artifact.hash_file(table)
+    assert parse(config.model_dump(mode="json"), dpo.Config, "dpo") == config
+    table.write_bytes(table.read_bytes() + b" ")
+    with pytest.raises(InputError, match="not what it was"):
+        policy.fit("dpo", ward, config)
+    with pytest.raises(ConfigError, match=r"preferences: .*cannot be read"):
+        parse(OPTIONS | {"preferences": str(tmp_path / "none.csv")}, dpo.Config, "dpo")
