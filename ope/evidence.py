@@ -115,9 +115,8 @@ def gather(run: Path) -> dict[str, Any]:
         files[name] = {"sha256": checked(run, *name.split("/", 1)), "content": artifact.read_json(run / name)}
     _require_withheld(run / EVALUATION, files[EVALUATION]["content"])
     policies = [f"policy/{name}" for name in files[EVALUATION]["content"]["policies"]]
-    made = [
-        one for one in ("tables", "cohort", "behaviour", *policies, "ope") if (run / one / artifact.MANIFEST).is_file()
-    ]
+    stages = ("tables", "cohort", "behaviour", *policies, "rollouts", "definitions", "ope")
+    made = [stage for stage in stages if (run / stage / artifact.MANIFEST).is_file()]
     for stage in made:
         name = f"{stage}/{artifact.MANIFEST}"
         files[name] = {"sha256": artifact.hash_file(run / name), "content": artifact.read_manifest(run / stage)}
