@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from pydantic import Field
 
 import policy.store
 from app.stage import Advance
-from cohort import artifact
+from cohort import artifact, pieces, workers
 from cohort.build import CohortConfig
 from cohort.config import Config
 from cohort.dictionary import Dictionary
 from cohort.hospital import HospitalConfig
 from cohort.hospital.rollouts import Policy, Returns, returns
+from cohort.pieces import Pieces
 from ope import evaluation, treated
 from ope.assessment import CLINICIANS
 from ope.treated import Treated
@@ -53,31 +55,44 @@ class Constant:
 
 
 def write(
-    draft: artifact.Draft, policies: Mapping[str, Path], known: Dictionary, rolled: Rolled, advance: Advance
+    draft: artifact.Draft,
+    policies: Mapping[str, Path],
+    known: Dictionary,
+    rolled: Rolled,
+    advance: Advance,
+    processes: int = 1,
 ) -> None:
     """Let the clinicians, every policy and every control treat the same patients, and write what that returned.
 
     Raises:
         ConfigError: the cohort's definition has no true value in the simulated hospital.
     """
-    own = _treat(None, rolled)
-    truths = {CLINICIANS: _truth(own, own, rolled)}
     fixed = {name: Constant(each, known) for name, each in evaluation.controls(known.n_actions).items()}
-    total = len(policies) + len(fixed)
-    for number, name in enumerate([*policies, *fixed], start=1):
-        who = fixed[name] if name in fixed else policy.store.load(policies[name])
-        truths[name] = _truth(_treat(who, rolled), own, rolled)
-        advance(number, total)
-    treated.write(draft.path, rolled.n_stays, truths)
-    draft.rows.update(policies=total, stays=rolled.n_stays)
+    who: dict[str, Path | Constant | None] = {CLINICIANS: None, **policies, **fixed}
+    treat = partial(_treat, rolled, None if draft.work is None else Pieces(draft.work))
+    found: dict[str, Returns] = {}
+    for name, each in zip(who, workers.each(treat, list(who.items()), processes), strict=True):
+        found[name] = each
+        advance(len(found), len(who))
+    own = found[CLINICIANS]
+    treated.write(draft.path, rolled.n_stays, {name: _truth(each, own, rolled) for name, each in found.items()})
+    draft.rows.update(policies=len(who) - 1, stays=rolled.n_stays)
 
 
-def _treat(who: Policy | None, rolled: Rolled) -> Returns:
-    cohort = rolled.cohort
-    return returns(
-        who, rolled.n_stays, rolled.seed + _OTHER_PATIENTS, rolled.hospital, grid=cohort.grid, reward=cohort.reward,
-        given=cohort.actions, gamma=rolled.gamma,
-    )  # fmt: skip
+def _treat(rolled: Rolled, kept: Pieces | None, named: tuple[str, Path | Constant | None]) -> Returns:
+    """What one policy's patients returned: the clinicians' where there is none."""
+    name, who = named
+    treats: Policy | None = policy.store.load(who) if isinstance(who, Path) else who
+
+    def treat() -> dict[str, np.ndarray]:
+        cohort = rolled.cohort
+        found = returns(
+            treats, rolled.n_stays, rolled.seed + _OTHER_PATIENTS, rolled.hospital, grid=cohort.grid,
+            reward=cohort.reward, given=cohort.actions, gamma=rolled.gamma,
+        )  # fmt: skip
+        return vars(found)
+
+    return Returns(**pieces.arrays(kept, f"treated-by-{name}", treat))
 
 
 def _truth(found: Returns, clinicians: Returns, rolled: Rolled) -> Treated:

@@ -24,11 +24,11 @@ from cohort.build import CohortConfig
 from cohort.config import Config, load, parse
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from cohort.hospital import HospitalConfig
+from cohort.hospital import HospitalConfig, detection
 from cohort.multiverse import MultiverseConfig
 from cohort.sources import SOURCES, SourceConfig, files
 from cohort.spark import SparkConfig
-from ope import definitions, documents, evaluation
+from ope import definitions, documents, evaluation, quality_page
 from ope.evaluation import Beside, EvaluationConfig
 from policy import behaviour
 from policy.base import LEARNERS
@@ -281,12 +281,12 @@ def rolls_out(request: Request) -> bool:
 
 
 def rollout_stage(request: Request) -> Stage:
-    """What every policy, the controls and the clinicians return where they treat simulated patients.
+    """What the simulator's truth shows: what policies return as they treat its patients, and which faults were caught.
 
     Raises:
         ConfigError: the configuration has no hospital, or no rollouts.
     """
-    config, policies = request.config, _policies(request)
+    config, policies, out = request.config, _policies(request), request.out
     if config.hospital is None or config.rollouts is None:
         raise ConfigError("rollouts: need a simulated hospital (hospital) and how many patients to treat (rollouts)")
     simulated, asked = config.hospital, config.rollouts
@@ -296,10 +296,14 @@ def rollout_stage(request: Request) -> Stage:
     }  # fmt: skip
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
-        known = dictionary.load(request.out / COHORT / DICTIONARY_FILE)
-        rollouts.write(draft, policies, known, rolled, advance)
+        known = dictionary.load(out / COHORT / DICTIONARY_FILE)
+        with engine(config):
+            rollouts.write(draft, policies, known, rolled, advance, config.source.workers)
+        detection.write(draft.path / quality_page.DETECTION, out / TABLES, out / COHORT / "canonical", out / TRUTH)
 
-    inputs: dict[str, Path | str] = {COHORT: request.out / COHORT, **_named(policies)}
+    inputs: dict[str, Path | str] = {
+        TABLES: out / TABLES, TRUTH: out / TRUTH, COHORT: out / COHORT, **_named(policies),
+    }  # fmt: skip
     return Stage(ROLLOUTS, ROLLOUTS, settings, inputs, config.seed, make)
 
 
@@ -312,8 +316,10 @@ def evaluate_stage(request: Request) -> Stage:
         out / DEFINITIONS if (out / DEFINITIONS).is_dir() else None,
     )
 
-    def make(draft: artifact.Draft, _advance: Advance) -> None:
-        evaluation.write(draft.path, out / COHORT, policies, config.evaluation, config.seed, beside)
+    def make(draft: artifact.Draft, advance: Advance) -> None:
+        means = evaluation.Means(config.source.workers, draft.work, advance)
+        with engine(config):
+            evaluation.write(draft.path, out / COHORT, policies, config.evaluation, config.seed, beside, means)
         draft.rows["policies"] = len(policies)
         draft.notes["policies"] = list(policies)  # in order: where none is named, it decides whom the verdict is about
 
@@ -334,6 +340,8 @@ def report_stage(request: Request, pdf: bool | None = None) -> Stage:
             log.say("no_pdf", f"  {REPORT:<14} without a PDF: {missing}", {"why": missing})
 
     inputs = {COHORT: request.out / COHORT, **_named(_policies(request)), OPE: request.out / OPE}
+    if rolls_out(request):
+        inputs[ROLLOUTS] = request.out / ROLLOUTS
     settings = {"name": request.config.name}
     return Stage(REPORT, REPORT, settings, inputs, request.config.seed, make)
 

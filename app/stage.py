@@ -75,7 +75,7 @@ def perform_all(stages: Sequence[Stage], run: RunDirectory, existing: Existing, 
     work = partial(_make, root=run.path, existing=existing)
     try:
         with log.progress() as told:
-            costs = workers.each(work, [stage for stage, _ in planned], processes, told)
+            costs = workers.each(work, [stage for stage, _ in planned], processes, told, here=True)
             for (stage, reason), cost in zip(planned, costs, strict=True):
                 _note(run, stage, {**cost, "kept": False, "why": reason})
                 _say_made(run, stage, cost)

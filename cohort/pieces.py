@@ -7,12 +7,14 @@ used again is decided by those hashes alone: one that was damaged meanwhile is m
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import numpy as np
 
 from cohort.artifact import hash_file
 from cohort.errors import ArtifactError
@@ -88,6 +90,17 @@ class Pieces:
                 os.link(file, there)
             except OSError:
                 shutil.copyfile(file, there)
+
+
+def arrays(kept: Pieces | None, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays that take long to make: made once and kept, then found; made anew where nothing is kept."""
+    if kept is None:
+        return dict(make())
+    if not kept.has(name):
+        with kept.making(name) as piece:
+            for key, array in make().items():
+                np.save(piece.path / f"{key}.npy", array)
+    return {path.stem: np.load(path) for path in sorted(kept.path(name).glob("*.npy"))}
 
 
 @contextmanager

@@ -7,11 +7,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from cohort import grid
+from cohort import concepts, grid
 from cohort.tables import Tables
 
 LONGEST_DELAY_MIN = 2880
 """Delays between charting and storing are counted by the minute up to here; longer ones in the last bin."""
+
+
+FEWEST_ROWS = 10
+SELDOM = "(units of fewer than 10 rows)"
 
 
 def of(shard: Tables) -> dict[str, Any]:
@@ -126,7 +130,21 @@ def _add_units(parts: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, in
     for part in parts:
         for concept, units in part.items():
             added.setdefault(concept, Counter()).update(units)
-    return {concept: dict(sorted(units.items())) for concept, units in sorted(added.items())}
+    return {
+        concept: dict(sorted(_often(units, _own_unit(concept)).items())) for concept, units in sorted(added.items())
+    }
+
+
+def _own_unit(concept: str) -> str:
+    known = concepts.load().measured
+    return known[concept].unit if concept in known else ""
+
+
+def _often(units: Counter[str], own: str) -> Counter[str]:
+    """Units, those of few rows as one unless it is the dictionary's: what is written seldom may be somebody's note."""
+    often = Counter({unit: rows for unit, rows in units.items() if rows >= FEWEST_ROWS or unit in {"", own}})
+    seldom = units.total() - often.total()
+    return often + Counter({SELDOM: seldom}) if seldom else often
 
 
 def _delay_quantiles(parts: list[dict[str, list[list[int]]]]) -> dict[str, list[int]]:

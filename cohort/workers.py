@@ -25,7 +25,11 @@ _engines: list[Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]] =
 
 
 def each(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int, heard: Heard | None = None
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    heard: Heard | None = None,
+    here: bool = False,
 ) -> Iterator[Result]:
     """`work` of each item, in the items' order; in this process where one worker or one item is enough.
 
@@ -37,11 +41,12 @@ def each(
         items: what to work on.
         workers: processes, at most one an item.
         heard: called here with everything that `work` says by `tell`.
+        here: never by an engine: what the work takes along is too large to be sent to other machines.
 
     Raises:
         SutureError: a process was killed from outside, mostly for want of memory. What `work` raises is passed on.
     """
-    if _engines:
+    if _engines and not here:
         yield from _engines[-1](work, items)
         return
     if min(workers, len(items)) <= 1:
@@ -54,7 +59,7 @@ def each(
         pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_begin, initargs=(queue,))
         done = 0
         try:
-            with _interrupts_ignored():
+            with _interrupts_held():
                 futures = [pool.submit(work, item) for item in items]
             for future in futures:
                 result = future.result()
@@ -120,16 +125,13 @@ def _collected(queue: "SimpleQueue[Any]", heard: Heard | None) -> Iterator["Simp
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which a terminal sends to all: the parent decides on them."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may change a signal's handler
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C, which a terminal sends to all, waits for the block's end; processes started inside never hear it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(queue: "SimpleQueue[Any] | None") -> None:

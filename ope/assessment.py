@@ -1,5 +1,6 @@
 """Assessment: one policy on the evaluation patients: its numbers, and what bears on whether they may be shown."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 from pydantic import Field, field_validator, model_validator
 
+from cohort import pieces
 from cohort.config import Config
 from cohort.episodes import Episodes
+from cohort.pieces import Pieces
 from ope import comparison, estimates, fqe, importance, influence, interval, overlap, sensitivity
 from ope import gates as gating
 from ope.comparison import Clinical, Comparison, ComparisonConfig
@@ -97,6 +100,8 @@ class Setting:
     """Episodes that are cut off: a value without a final value is withheld."""
     n_behaviour: int
     """Episodes that the clinicians' model is fitted to."""
+    kept: Pieces | None = None
+    """Where Q, once fitted, outlives this process."""
 
     @property
     def group(self) -> Int[np.ndarray, "n"]:
@@ -183,10 +188,16 @@ def coverage_of(name: str, certificate: Certificate | None) -> dict[str, float]:
 
 def _fitted(target: Target, setting: Setting) -> Fitted:
     config = setting.config
-    return fqe.evaluate_target(
-        setting.episodes, target, config.gamma, config.fqe, setting.seed, setting.behaviour,
-        poor=10 * config.gates.support_floor,
-    )  # fmt: skip
+
+    def fit() -> dict[str, np.ndarray]:
+        fitted = fqe.evaluate_target(
+            setting.episodes, target, config.gamma, config.fqe, setting.seed, setting.behaviour,
+            poor=10 * config.gates.support_floor,
+        )  # fmt: skip
+        return {name: value for name, value in vars(fitted).items() if value is not None}
+
+    name = hashlib.sha256(target.rows.tobytes() + target.final.tobytes()).hexdigest()
+    return Fitted(**pieces.arrays(setting.kept, f"q-{name}", fit))
 
 
 def _trajectories(found: Comparison, fitted: Fitted | None, gamma: float, setting: Setting) -> Trajectories:

@@ -1,5 +1,6 @@
 """Evaluation: the document that says what each policy of a cohort is worth, against whom, and what withholds it."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -11,9 +12,11 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 import policy.store
-from cohort import artifact, build, dictionary, features, trajectories
+from cohort import artifact, build, dictionary, features, pieces, trajectories
 from cohort.episodes import Episodes
 from cohort.errors import ArtifactError, ConfigError, InputError
+from cohort.pieces import Pieces
+from cohort.workers import each
 from ope import assessment, divergence, fqe, hazards, interval, overlap, self_test, subgroups, treated, twin
 from ope import gates as gating
 from ope import served as serving
@@ -35,6 +38,7 @@ __all__ = ["Estimate", "EvaluationConfig", "evaluate", "run"]
 FILE, DEFINITIONS = "evaluation.json", "definitions.json"
 VERSION = 2
 """Of the document; raised with every change of what a reader may rely on."""
+Step = Callable[[int, int], None]
 BASELINE = "bc"
 PREFERRED = "conservative_iql"
 CONTROLS = ("random", "zero_drug", "maximum_dose")
@@ -54,12 +58,25 @@ class Beside:
     """The analysis under other definitions."""
 
 
+@dataclass(frozen=True)
+class Means:
+    """What an evaluation may use; none of it changes the result."""
+
+    workers: int = 1
+    """Processes over folds, policies and replays."""
+    work: Path | None = None
+    """Where models, once fitted, outlive this process if it is killed, and are found by the next."""
+    progress: Callable[[int, int], None] | None = None
+    """Called with (steps done, steps in all)."""
+
+
 def run(
     cohort_dir: Path,
     policies: Mapping[str, Path],
     config: EvaluationConfig,
     seed: int,
     beside: Beside | None = None,
+    means: Means | None = None,
 ) -> dict[str, Any]:
     """Evaluate saved policies on the cohort's evaluation patients.
 
@@ -69,6 +86,7 @@ def run(
         config: what is estimated, and the gates.
         seed: of every fold, network and resample.
         beside: further directories that there may be; what would come from one that is not there is null.
+        means: processes, and where what was fitted is kept.
 
     Returns:
         A JSON-serialisable document::
@@ -117,14 +135,13 @@ def run(
         require_apart(name, path, cohort_dir)
     episodes = build.episodes(cohort_dir, "evaluate")
     checks = self_test.run()
-    setting = _setting(cohort_dir, episodes, checks, config, seed)
+    using = means or Means()
+    done = _steps(using, config, len(policies) + len(CONTROLS))
+    setting = _setting(cohort_dir, episodes, checks, config, seed, using, done)
     clinicians = assessment.clinicians(setting)
-    findings = {
-        name: assessment.assess(fqe.ask(episodes, probabilities), name not in CONTROLS, setting)
-        for name, probabilities in _subjects(policies, episodes.n_actions)
-    }
+    findings = _findings(policies, setting, using.workers, done)
     served, silent = _served(policies[main], directories.behaviour, cohort_dir, setting)
-    certificate = _certificate({**findings, **served}, setting)
+    certificate = _certificate({**findings, **served}, setting, using.workers, done)
     entries = _entries(findings, clinicians, certificate, setting)
     for name, path in policies.items():
         entries[name] |= {"digest": artifact.digest(path)}
@@ -169,6 +186,7 @@ def write(
     config: EvaluationConfig,
     seed: int,
     beside: Beside | None = None,
+    means: Means | None = None,
 ) -> dict[str, Any]:
     """`run`, in a stage's draft: gates.json before any policy is looked at, evaluation.json in the end.
 
@@ -176,7 +194,7 @@ def write(
         SutureError: as `run`.
     """
     gating.write(draft, config.gates)
-    document = run(cohort_dir, policies, config, seed, beside)
+    document = run(cohort_dir, policies, config, seed, beside, means)
     artifact.write_json(draft / FILE, document)
     return document
 
@@ -211,10 +229,22 @@ def require_apart(name: str, path: Path, cohort_dir: Path) -> None:
 
 
 def _setting(
-    cohort_dir: Path, episodes: Episodes, checks: Sequence[Check], config: EvaluationConfig, seed: int
+    cohort_dir: Path,
+    episodes: Episodes,
+    checks: Sequence[Check],
+    config: EvaluationConfig,
+    seed: int,
+    using: Means,
+    done: Step,
 ) -> Setting:
     everyone = _everyone(cohort_dir, episodes)
-    behaviour = behaviour_model.cross_fit(everyone, config.behaviour, seed)[-episodes.n :]
+    kept = None if using.work is None else Pieces(using.work)
+
+    def clinicians_model() -> dict[str, np.ndarray]:
+        fitted = behaviour_model.cross_fit(everyone, config.behaviour, seed, done, using.workers)
+        return {"probabilities": fitted[-episodes.n :]}
+
+    behaviour = pieces.arrays(kept, "behaviour", clinicians_model)["probabilities"]
     clinical = _clinical(cohort_dir)
     by_drug = overlap.by_drug(behaviour, episodes.action, clinical.doses.shape)
     worst = max(one["error"] for bins in by_drug.values() for one in bins)
@@ -231,7 +261,37 @@ def _setting(
         by_drug=by_drug,
         cut=int((~episodes.terminated).sum()),
         n_behaviour=everyone.n_episodes,
+        kept=kept,
     )
+
+
+def _steps(using: Means, config: EvaluationConfig, subjects: int) -> Step:
+    """Counts what is done: a fold, a policy or a replay is a step."""
+    total = config.behaviour.folds + subjects + (config.twin.repeats if config.twin else 0)
+    counter = itertools.count(1)
+
+    def done(_done: int, _of: int) -> None:
+        if using.progress is not None:
+            using.progress(next(counter), total)
+
+    return done
+
+
+def _findings(policies: Mapping[str, Path], setting: Setting, workers: int, done: Step) -> dict[str, Finding]:
+    """What is found of each policy and control, in processes of their own where asked for."""
+    subjects = dict(_subjects(policies, setting.episodes.n_actions))
+    findings = {}
+    for name, finding in zip(
+        subjects, each(partial(_assessed, setting), list(subjects.items()), workers, here=True), strict=True
+    ):
+        findings[name] = finding
+        done(len(findings), len(subjects))
+    return findings
+
+
+def _assessed(setting: Setting, subject: tuple[str, Callable[[np.ndarray], np.ndarray]]) -> Finding:
+    name, probabilities = subject
+    return assessment.assess(fqe.ask(setting.episodes, probabilities), name not in CONTROLS, setting)
 
 
 def _clinical(cohort_dir: Path) -> Clinical:
@@ -307,15 +367,16 @@ def constant(distribution: Float32[np.ndarray, "a"], state: Float[np.ndarray, "n
     return np.broadcast_to(distribution, (len(state), len(distribution)))
 
 
-def _certificate(findings: Mapping[str, Finding], setting: Setting) -> Certificate | None:
+def _certificate(findings: Mapping[str, Finding], setting: Setting, workers: int, done: Step) -> Certificate | None:
     config = setting.config
     if setting.twin is None or config.twin is None:
         return None
     policies = {name: finding.by_group for name, finding in findings.items() if finding.by_group is not None}
     sizes = setting.episodes.n_episodes, setting.n_behaviour
     return twin.certify(
-        setting.twin, policies, config.estimators, config.gamma, *sizes, config.twin, config.level, setting.seed
-    )
+        setting.twin, policies, config.estimators, config.gamma, *sizes, config.twin, config.level, setting.seed,
+        workers, done,
+    )  # fmt: skip
 
 
 def _rollouts(

@@ -5,8 +5,9 @@ In that twin a policy's true value is known, so that logs of the cohort's size c
 and every estimator run on each: bias, error, how often its interval holds the truth, and how well it orders policies.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
 from cohort.scaler import fit as fit_scaler
+from cohort.workers import each
 from ope import estimates, tabular, treated
 from ope.estimates import ESTIMATORS, NEED_Q
 from ope.importance import divide
@@ -122,6 +124,8 @@ def certify(
     config: TwinConfig,
     level: float,
     seed: int,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Certificate:
     """Draw logs of the clinicians in the twin, run every estimator on them for every policy, and grade.
 
@@ -133,13 +137,14 @@ def certify(
     truth = {name: tabular.value(twin.problem, policy, gamma) for name, policy in policies.items()}
     value = np.full((config.repeats, len(policies), len(estimators)), np.nan)
     held, ess = np.zeros(value.shape, bool), np.zeros(value.shape[:2])
-    for repeat in range(config.repeats):
-        log = tabular.draw(twin.problem, twin.behaviour, n, np.random.default_rng([seed, repeat]))
-        refitted = _refitted(twin, n, max(n, round(n * n_behaviour / n_episodes)), config, seed + 1, repeat)
-        for k, (name, policy) in enumerate(policies.items()):
-            found = _replay(log, refitted, policy, estimators, gamma, config.n_bootstrap, level, repeat)
-            value[repeat, k], low, high, ess[repeat, k] = found
+    sizes = n, max(n, round(n * n_behaviour / n_episodes))
+    once = partial(_repeated, twin, policies, estimators, gamma, sizes, config, level, seed)
+    for repeat, found in enumerate(each(once, range(config.repeats), workers)):
+        for k, (name, (point, low, high, size)) in enumerate(zip(policies, found, strict=True)):
+            value[repeat, k], ess[repeat, k] = point, size
             held[repeat, k] = (low <= truth[name]) & (truth[name] <= high)
+        if progress is not None:
+            progress(repeat + 1, config.repeats)
     exact = np.array(list(truth.values()))
     grades = [
         Grade(name, estimator, truth[name], *_error(value[:, k, e] - truth[name]), float(held[:, k, e].mean()),
@@ -148,6 +153,26 @@ def certify(
     ]  # fmt: skip
     orderings = [_ordering(estimator, value[:, :, e], exact) for e, estimator in enumerate(estimators)]
     return Certificate(config.repeats, n, len(twin.behaviour), tuple(grades), tuple(orderings))
+
+
+def _repeated(
+    twin: Twin,
+    policies: Mapping[str, Float[np.ndarray, "s a"]],
+    estimators: Sequence[str],
+    gamma: float,
+    sizes: tuple[int, int],
+    config: TwinConfig,
+    level: float,
+    seed: int,
+    repeat: int,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+    """One replay of every policy: values, lower and upper ends of the estimators, and the ESS."""
+    log = tabular.draw(twin.problem, twin.behaviour, sizes[0], np.random.default_rng([seed, repeat]))
+    refitted = _refitted(twin, *sizes, config, seed + 1, repeat)
+    return [
+        _replay(log, refitted, policy, estimators, gamma, config.n_bootstrap, level, repeat)
+        for policy in policies.values()
+    ]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
 from cohort.scaler import Scaler
 from cohort.scaler import fit as fit_scaler
+from cohort.workers import each
 from policy import batches, bc
 from policy.served import NetworkPolicy
 from policy.train import Session, TrainConfig
@@ -49,6 +51,7 @@ def cross_fit(
     config: BehaviourConfig | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> Float32[np.ndarray, "n a"]:
     """The evaluation's model: each patient's probabilities come from a model fitted without them.
 
@@ -69,13 +72,20 @@ def cross_fit(
     fold = fold_of[np.searchsorted(patients, episodes.patient)]
     seen = with_previous_action(episodes)
     out = np.empty((episodes.n, episodes.n_actions), np.float32)
-    for k in range(options.folds):
-        model = fit(seen.select(fold != k), options, seed)
-        rows = (fold == k)[episodes.episode]
-        out[rows] = model.probs(seen.state[rows])
+    answers = each(partial(_answered, seen, fold, options, seed), range(options.folds), workers, here=True)
+    for k, probs in enumerate(answers):
+        out[(fold == k)[episodes.episode]] = probs
         if progress is not None:
             progress(k + 1, options.folds)
     return _floored(out, options.floor)
+
+
+def _answered(
+    seen: Episodes, fold: Int[np.ndarray, "e"], config: BehaviourConfig, seed: int, k: int
+) -> Float32[np.ndarray, "m a"]:
+    """The probabilities of one fold's decisions, by a model of the other folds."""
+    model = fit(seen.select(fold != k), config, seed)
+    return model.probs(seen.state[(fold == k)[seen.episode]])
 
 
 def predict(

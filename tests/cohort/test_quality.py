@@ -111,3 +111,10 @@ def test_table_1_takes_the_worst_score_and_the_whole_urine_of_the_first_day(tmp_
         "highest", "last", "first",
     )  # fmt: skip
     assert "urine_output_step" not in rows
+
+
+def test_a_unit_that_was_written_seldom_is_counted_and_not_quoted() -> None:
+    """It may be a note about somebody; the dictionary's own unit, and none at all, are no secrets."""
+    part = {"sodium": {"": 1, "mEq/L": 2, "mmol/L": 12, "seen by her daughter": 3}}
+    merged = record._add_units([part, {"sodium": {"mmol/L": 1}}, {"lactate": {"mmol/L": 1}}])
+    assert merged == {"lactate": {"mmol/L": 1}, "sodium": {"": 1, "mmol/L": 13, record.SELDOM: 5}}
