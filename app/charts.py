@@ -83,7 +83,7 @@ def panel(figures: Sequence[str]) -> str:
 
 def table(shown: Table) -> str:
     """A table of text; every cell is escaped."""
-    head = "".join(f'<th scope="col">{escape(name) or "&nbsp;"}</th>' for name in shown.head)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in shown.head)
     body = "".join(
         "<tr>"
         + f'<th scope="row">{escape(row[0])}</th>'

@@ -10,13 +10,23 @@ import streamlit as st
 from app import access, settings, study, verification, view
 from app.access import Visitor
 from app.audit_log import Actor, AuditError, AuditLog
-from app.pages import exports, log, patient, sign_in, worklist
+from app.pages import cohort, evaluation, exports, lab, log, patient, sign_in, stay, training, worklist
 from app.pages.context import Context, show_problem
 from app.settings import RUN_VARIABLE, SETTINGS_VARIABLE, AppConfig
 from app.study import Problem, Study
 from cohort.errors import ArtifactError, SutureError
 
-PAGES = {"Worklist": worklist.show, "Patient": patient.show, "Audit log": log.show, "Exports": exports.show}
+PAGES = {
+    "Worklist": worklist.show,
+    "Patient": patient.show,
+    "Evaluation": evaluation.show,
+    "Audit log": log.show,
+    "Cohort": cohort.show,
+    "One stay": stay.show,
+    "Training": training.show,
+    "Lab": lab.show,
+    "Exports": exports.show,
+}
 STYLE = """<style>
 :has(> .st-key-notice) { position: sticky; top: 0; z-index: 5; }
 .st-key-notice p { margin: 0; text-align: center; font-weight: 600; font-size: .9rem; padding: .35rem .75rem;
@@ -29,6 +39,8 @@ STYLE = """<style>
 .st-key-message_error, [class*="st-key-gate_"], .st-key-verdict_refused { border-left-color: #c24e00; }
 .st-key-message_done, .st-key-verdict_eligible { border-left-color: #1b87c9; }
 .st-key-verdict_insufficient { border-left-color: #b58900; }
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p { color: inherit; opacity: .92; }
+@media (prefers-color-scheme: dark) { [data-testid="stBaseButton-primary"] p { color: #10151c; } }
 </style>"""
 
 

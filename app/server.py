@@ -29,7 +29,7 @@ OPTIONS = {
     "theme.light.primaryColor": "#005a8c",
     "theme.dark.primaryColor": "#7cc4f0",
     "theme.headingFontWeights": [600],
-    "theme.headingFontSizes": ["2rem", "1.4rem", "1.2rem"],
+    "theme.headingFontSizes": ["2rem", "1.25rem", "1.1rem"],
 }
 POLICY = "; ".join(
     (

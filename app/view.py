@@ -348,7 +348,7 @@ def equivalence(of: Study, card: Card) -> tuple[str, Table | None]:
         )
         for one in same
     )
-    head = ("IV fluid", "Vasopressor", "Value (interval)", "Support", "")
+    head = ("IV fluid", "Vasopressor", "Value (interval)", "Support", "Policy's choice")
     return f"{told}; {where}.", Table("Doses of equal value", head, rows)
 
 
@@ -499,7 +499,7 @@ def feature_name(feature: str) -> str:
     if known is not None:
         return known
     unit = concepts.load().measured[feature].unit if feature in concepts.load().measured else ""
-    name = feature.replace("_", " ")
+    name = feature.removesuffix(f"_{unit}").replace("_", " ")
     return f"{name} ({unit})" if unit else name
 
 

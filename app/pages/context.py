@@ -37,7 +37,7 @@ def show_message() -> None:
 
 def show_problem(problem: Problem, level: int = 1) -> None:
     """Say what is wrong and what to do."""
-    (st.title if level == 1 else st.subheader)(problem.title)
+    (st.title if level == 1 else st.header)(problem.title)
     st.text(problem.detail)
     st.text("What to do")
     st.code(problem.remedy, language=None)

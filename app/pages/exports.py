@@ -24,12 +24,12 @@ def show(context: Context) -> None:
     if not answers:
         st.info("Nobody has answered a card yet, so there is nothing to export.")
         return
-    st.subheader("CDS Hooks feedback")
+    st.header("CDS Hooks feedback")
     st.text("One entry a response, with HL7's reason where it was rejected. It names no patient, but notes may.")
     st.download_button(
         "Download feedback.json", audit_log.canonical(responses.feedback(entries)), "feedback.json", "application/json"
     )
-    st.subheader("Preferences")
+    st.header("Preferences")
     table, left_out = responses.preferences(context.study, entries)
     st.text(
         f"{len(table)} preferences; left out: "

@@ -33,10 +33,11 @@ def show(context: Context) -> None:
     cards = [entry for entry in reversed(entries) if entry.kind == "card"]
     if not cards:
         return
-    st.subheader("A card as it was shown")
+    st.header("A card as it was shown")
     chosen = st.selectbox("Card", cards, key="replayed", format_func=lambda one: f"{one.card}, decision {one.subject}")
     st.button("Make it again and compare", key="replay", on_click=_replay, args=(context, chosen))
-    st.code(json.dumps(dict(chosen.body), indent=1, ensure_ascii=True), language=None, height=320)
+    with st.expander("The card's document"):
+        st.code(json.dumps(dict(chosen.body), indent=1, ensure_ascii=True), language=None, wrap_lines=True)
 
 
 def _check(log: AuditLog) -> None:

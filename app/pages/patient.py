@@ -84,7 +84,7 @@ def _advice(context: Context, made: Card) -> str | None:
 
 
 def _card(of: Study, made: Card) -> None:
-    st.subheader(view.headline(made))
+    st.header(view.headline(made))
     for gate, reason, lifts in view.held(made):
         with st.container(key=f"gate_{gate.replace(' ', '_')}"):
             st.text(f"Gate: {gate}\n{reason}\n{lifts}")
@@ -103,7 +103,7 @@ def _behind(of: Study, made: Card) -> None:
     """What stands behind the card: similar patients, what moved it, what to measure next."""
     pictures = view.grids(of, made)
     if pictures:
-        st.subheader("Every dose in states like this one")
+        st.header("Every dose in states like this one")
         st.caption(view.GRID_KEY)
         for column, picture in zip(st.columns(2, gap="large"), pictures, strict=False):
             column.html(charts.grid(picture))
@@ -111,21 +111,21 @@ def _behind(of: Study, made: Card) -> None:
     moved, near = view.why(of, made), view.cases(of, made)
     with left:
         if moved is not None:
-            st.subheader("Why this dose")
+            st.header("Why this dose")
             st.html(charts.table(moved))
             st.text(view.change(of, made))
         next_one = view.measurements(made)
         if next_one:
-            st.subheader("What to measure next")
+            st.header("What to measure next")
             st.text(next_one)
     with right:
         if near is not None:
-            st.subheader("Similar patients")
+            st.header("Similar patients")
             st.html(charts.table(near))
 
 
 def _course(of: Study, rows: pd.DataFrame, hour: float) -> None:
-    st.subheader("Course until this decision")
+    st.header("Course until this decision")
     st.caption(view.TIMELINE_KEY)
     points = view.timeline(rows, hour, of.dictionary.step_hours)
     windows = view.given(rows, hour)
@@ -150,7 +150,7 @@ def _must_commit(context: Context, made: Card) -> bool:
 
 
 def _ask_intent(context: Context, made: Card) -> None:
-    st.subheader("First, your own dose")
+    st.header("First, your own dose")
     st.text("State what you would give now. Suture's answer is shown after that.")
     st.number_input("IV fluid (mL per window)", 0.0, responses.LARGEST["fluid"], None, 50.0, key="intent_fluid")
     st.number_input(
@@ -186,7 +186,7 @@ def _logged(context: Context, log: AuditLog, made: Card) -> str:
 
 
 def _answers(context: Context, made: Card, number: str) -> None:
-    st.subheader("Your answer")
+    st.header("Your answer")
     for drug, name in responses.DRUGS.items():
         key = f"{drug}_{number}"
         answer = st.radio(f"{name}: your answer", responses.ANSWERS, index=None, horizontal=True, key=f"answer_{key}")

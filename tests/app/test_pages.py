@@ -52,7 +52,7 @@ def enter(tmp_path: Path, told: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
 
 def texts(page: AppTest) -> str:
     return "\n".join(
-        str(element.value) for element in [*page.text, *page.caption, *page.title, *page.subheader, *page.info]
+        str(element.value) for element in [*page.text, *page.caption, *page.title, *page.header, *page.info]
     )
 
 
