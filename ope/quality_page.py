@@ -15,6 +15,10 @@ from ope import evidence, page, plots
 
 READ = ("flow.json", "baseline.json", "quality.json")
 """The cohort's files that the page prints; each is checked against the manifest's hash before it is read."""
+DETECTION_STAGE, DETECTION = "rollouts", "detection.json"
+"""The stage of a simulated run that tells which of its planted faults were caught, and its file."""
+LEAST_CAUGHT = 0.95
+"""Share of a kind of fault below which the page marks it."""
 SMALLEST_CELL = 10
 """Counts of fewer stays are not printed in Table 1, nor is anything from which they could be worked out."""
 STRONG_DRIFT = 0.25
@@ -64,6 +68,8 @@ class Evidence:
     flow: dict[str, Any]
     baseline: dict[str, Any]
     quality: dict[str, Any]
+    faults: list[dict[str, Any]] | None
+    """Planted faults by kind and how many were caught; None where the truth is not known."""
     hashes: Mapping[str, str]
     digest: str
 
@@ -87,7 +93,11 @@ def read(run: Path) -> Evidence:
     flow, baseline, quality = (artifact.read_json(run / "cohort" / file) for file in READ)
     if not all("known" in row for row in baseline["rows"]):
         raise ArtifactError(f"{run / 'cohort' / 'baseline.json'}: rows: no field `known`; build the cohort again")
-    return Evidence(flow, baseline, quality, hashes, artifact.digest(run / "cohort"))
+    faults = None
+    if (run / DETECTION_STAGE / artifact.MANIFEST).is_file():
+        hashes[DETECTION] = evidence.checked(run, DETECTION_STAGE, DETECTION)
+        faults = artifact.read_json(run / DETECTION_STAGE / DETECTION)["faults"]
+    return Evidence(flow, baseline, quality, faults, hashes, artifact.digest(run / "cohort"))
 
 
 def context(evidence: Evidence) -> dict[str, Any]:
@@ -112,6 +122,8 @@ def context(evidence: Evidence) -> dict[str, Any]:
             *_stored_early(losses),
         ],
         "losses": losses,
+        "faults": None if evidence.faults is None else [row for row in evidence.faults if row["planted"]],
+        "least_caught": LEAST_CAUGHT,
         "sofa_missing": list(enumerate(quality["sofa_missing_systems"])),
         "bar": plots.bar,
     }

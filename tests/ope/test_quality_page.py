@@ -146,3 +146,12 @@ def test_a_changed_file_is_not_printed(run: Path, tmp_path: Path) -> None:
     file.write_text(file.read_text() + "\n")
     with pytest.raises(ArtifactError, match=r"flow\.json: its hash differs"):
         quality_page.render(out)
+
+
+def test_what_was_planted_and_caught_is_told_where_the_truth_is_known(run: Path, page: str, tmp_path: Path) -> None:
+    assert "can be told only where the truth is known" in page
+    (tmp_path / "cohort").symlink_to(run / "cohort")
+    rows = [{"kind": "pounds_as_kg", "unit_fault": True, "planted": 40, "caught": 30}]
+    with artifact.writing(tmp_path / "rollouts", "rollouts", {}) as draft:
+        artifact.write_json(draft.path / "detection.json", {"faults": rows})
+    assert "pounds as kg (unit) 40 30 75.0% too few" in text_of(quality_page.render(tmp_path))
