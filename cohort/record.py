@@ -97,8 +97,10 @@ def _urine_delays(outputs: pd.DataFrame) -> dict[str, list[list[int]]]:
 
 
 def _minutes(available: "pd.Series[pd.Timestamp]", charted: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    minute: np.ndarray = (grid.microseconds(available.to_numpy()) - charted) // 60_000_000
-    return np.minimum(minute, LONGEST_DELAY_MIN)
+    minute: np.ndarray = np.minimum(
+        (grid.microseconds(available.to_numpy()) - charted) // 60_000_000, LONGEST_DELAY_MIN
+    )
+    return minute
 
 
 def _conflicts(observations: pd.DataFrame, stay: Int[np.ndarray, "n"], charted: Int[np.ndarray, "n"]) -> dict[str, int]:
