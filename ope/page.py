@@ -61,8 +61,11 @@ def count(value: float | None) -> str:
 
 
 def figures(value: float | None, digits: int = 3) -> str:
-    """A number with so many figures, whatever its size."""
-    return "–" if value is None else f"{value:.{digits}g}".replace("-", "−")
+    """A number with so many figures; all of those before the point."""
+    if value is None:
+        return "–"
+    whole = 10.0**digits - 0.5 <= abs(value) < 1e15
+    return (f"{value:,.0f}" if whole else f"{value:.{digits}g}").replace("-", "−")
 
 
 def said(text: str) -> str:

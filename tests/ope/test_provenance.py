@@ -66,3 +66,20 @@ def test_a_text_agrees_with_a_value_to_the_digits_that_it_shows(text: str, value
 def test_a_page_that_prints_something_else_is_named(marked: str, says: str) -> None:
     with pytest.raises(ArtifactError, match=says):
         provenance.check(marked, "page", FILES)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00123456, "0.00123"),
+        (12.3456, "12.3"),
+        (1198.7, "1,199"),
+        (-2140.0, "−2,140"),
+        (0.0, "0"),
+        (1e-7, "1e−07"),
+        (999.6, "1,000"),
+    ],
+)
+def test_figures_are_so_many_and_never_fewer_than_stand_before_the_point(value: float, text: str) -> None:
+    assert page.figures(value) == text
+    assert provenance.agrees(page.figures(value), value)
