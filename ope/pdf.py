@@ -3,7 +3,7 @@
 import base64
 import logging
 import re
-from typing import Any
+import warnings
 
 from cohort.errors import ArtifactError
 from ope.page import TEMPLATES
@@ -24,8 +24,11 @@ def printed(page: str) -> bytes:
         ArtifactError: a library or every font is missing, or the page asks for a file.
     """
     try:
-        import weasyprint
-        from weasyprint.urls import URLFetcher
+        with warnings.catch_warnings(action="ignore"):  # it warns of what is refused below
+            import weasyprint
+            from weasyprint.urls import FatalURLFetchingError, URLFetcher
+
+            _require_font()
     except (ImportError, OSError) as error:  # OSError: the library behind it cannot be loaded
         raise ArtifactError(f"PDF: a library is missing ({_first_line(error)}); {NEEDS}") from error
     logging.getLogger("weasyprint").setLevel(logging.CRITICAL)
@@ -34,12 +37,21 @@ def printed(page: str) -> bytes:
     body = re.sub(r"<script.*?</script>", "", body, flags=re.S)
     fetcher = URLFetcher(allowed_protocols=["data"], fail_on_errors=True)
     html = weasyprint.HTML(string=body, url_fetcher=fetcher)
-    content: bytes = html.write_pdf(pdf_identifier=b"suture", pdf_tags=True, finisher=_require_font)
+    try:
+        content: bytes = html.write_pdf(pdf_identifier=b"suture", pdf_tags=True)
+    except FatalURLFetchingError as error:
+        raise ArtifactError(f"PDF: the page asks for a file, and a report asks for none: {error}") from error
     return content
 
 
-def _require_font(_document: object, pdf: Any) -> None:
-    if not any(isinstance(one, dict) and one.get("Type") == "/Font" for one in pdf.objects):
+def _require_font() -> None:
+    """Ask Pango for any font: without one it ends the whole process."""
+    from weasyprint.text.ffi import ffi, pango, pangoft2
+
+    fonts = ffi.cast("PangoFontMap *", pangoft2.pango_ft2_font_map_new())
+    wanted = pango.pango_font_description_new()
+    pango.pango_font_description_set_family(wanted, b"sans-serif")
+    if pango.pango_font_map_load_font(fonts, pango.pango_font_map_create_context(fonts), wanted) == ffi.NULL:
         raise ArtifactError(f"PDF: no font is installed; {NEEDS}")
 
 
