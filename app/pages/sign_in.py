@@ -46,8 +46,8 @@ def _ask(log: AuditLog | Problem) -> None:
 
 
 def _enter(log: AuditLog | Problem) -> None:
-    name, role = str(st.session_state["name"]), st.session_state["role"]
-    wrong = access.name_problem(name)
+    name, role = str(st.session_state.get("name") or ""), st.session_state.get("role")
+    wrong = access.name_problem(name) if role in get_args(Role) else "Choose a role."
     if wrong is not None:
         tell("error", wrong)
         return
