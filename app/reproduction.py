@@ -19,7 +19,8 @@ from app.run import Request, RunConfig
 from app.run_directory import POLICY
 from cohort import artifact
 from cohort.config import parse
-from cohort.errors import InputError
+from cohort.errors import ArtifactError, InputError
+from cohort.sources import SourceConfig
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 """Numbers a and b agree where |a - b| <= ABSOLUTE + RELATIVE max(|a|, |b|): rounding on another machine moves less."""
