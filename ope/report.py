@@ -106,15 +106,6 @@ def _verdict(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _row_for(estimates: Sequence[dict[str, Any]], primary: str) -> dict[str, Any]:
-    """The primary estimator's row; where it does not apply (a control has no value model), that of wis."""
-    found = {row["estimator"]: row for row in estimates}
-    row = found[primary]
-    if (row["withheld"] or "").startswith(NOT_APPLICABLE):
-        return found.get("wis", row)
-    return row
-
-
 def _primary(evidence: Evidence, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The row of the estimator that was named before the evaluation; None where there is none."""
     return next((row for row in rows if row["estimator"] == evidence.evaluation["config"]["primary"]), None)
