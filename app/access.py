@@ -7,11 +7,11 @@ from app.audit_log import Actor
 from app.settings import LOCAL, AccessConfig, AppConfig, Role
 from cohort.errors import ConfigError
 
-Page = Literal["Worklist", "Patient", "Audit log", "Exports"]
+Page = Literal["Worklist", "Patient", "Evaluation", "Audit log", "Cohort", "One stay", "Training", "Lab", "Exports"]
 PAGES: dict[Role, tuple[Page, ...]] = {
     "clinician": ("Worklist", "Patient"),
-    "auditor": ("Audit log",),
-    "data scientist": ("Worklist", "Patient", "Exports"),
+    "auditor": ("Evaluation", "Audit log", "Lab"),
+    "data scientist": ("Worklist", "Patient", "Cohort", "One stay", "Training", "Lab", "Exports"),
 }
 ANSWERS: Role = "clinician"
 """The role that may answer a card."""

@@ -1,5 +1,6 @@
 """Main: the frame of every page. Streamlit runs this file anew at each interaction; it only displays."""
 
+import gc
 import os
 import sys
 import threading
@@ -111,7 +112,9 @@ def _current(run: Path | None, told: AppConfig) -> Study | Problem:
 @st.cache_resource(show_spinner="Opening the run ...", max_entries=2)
 def _opened(run: Path | None, stamp: tuple[tuple[str, int], ...], told: str) -> Study | Problem:  # noqa: ARG001
     """The opened run; `stamp` is part of the cache's key only, so that a run made anew is opened anew."""
-    return study.open_study(run, AppConfig.model_validate_json(told))
+    found = study.open_study(run, AppConfig.model_validate_json(told))
+    gc.freeze()  # Streamlit collects garbage after every interaction: what stays for good need not be walked each time
+    return found
 
 
 def _log(opened: Study, told: AppConfig) -> AuditLog | Problem:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError
-from policy import base, monitor
+from policy import base, dpo, monitor
 from policy.base import Policy
 from policy.textbook import STITCHING, Trajectory
 
@@ -117,6 +118,17 @@ class Compared:
     """Exact return where unseen actions are harmful; 1 is best, -1 worst, 0 what chance logs."""
 
 
+@dataclass(frozen=True)
+class Preferred:
+    """What a set of comparisons makes of a reference policy, both ways."""
+
+    dpo: Float[np.ndarray, "k"]
+    awr: Float[np.ndarray, "k"]
+    """reference * exp(reward / beta), normalised."""
+    reward: Float[np.ndarray, "k"]
+    """By which sigmoid(difference) is the share of wins (Bradley and Terry), its mean 0."""
+
+
 def graph(paths: Sequence[Trajectory], copies: int, n_actions: int = 2) -> tuple[Episodes, dict[str, np.ndarray]]:
     """Episodes of ways through a graph, each repeated, and the one-hot state of every name."""
     names = sorted({name for path in paths for name in path.states})
@@ -197,6 +209,36 @@ def compare(
     return rows
 
 
+def preferred(wins: Float[np.ndarray, "k k"], reference: Float[np.ndarray, "k"], beta: float) -> Preferred:
+    """DPO's policy on one state, by minimising its own loss, and AWR's with the comparisons' rewards at alpha = beta.
+
+    Args:
+        wins: how often row was preferred to column; each pair that was compared needs a win on both sides.
+        reference: probabilities before.
+        beta: how much the reference counts.
+
+    Raises:
+        ConfigError: beta is not above 0, or a comparison was won by one side only, so that no finite policy is best.
+    """
+    if beta <= 0 or ((wins > 0) != (wins.T > 0)).any():
+        raise ConfigError(f"preferred: beta {beta:g} must be above 0 and each compared pair needs wins on both sides")
+    chosen, rejected = (torch.from_numpy(index) for index in np.nonzero(wins))
+    weight = torch.from_numpy(wins[np.nonzero(wins)].astype(np.float64))
+    log = torch.from_numpy(np.log(reference))
+    logits = log.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        rows = logits.expand(len(chosen), -1)
+        found = dpo.loss(dpo.margin(rows, chosen, rejected, log[chosen] - log[rejected]), weight, beta)
+        found.backward()  # type: ignore[no-untyped-call]
+        return float(found.detach())
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return Preferred(torch.softmax(logits.detach(), 0).numpy(), *_by_reward(wins, reference, beta))
+
+
 def expected_return(policy: Policy) -> float:
     """Mean return on the stitching graph from s1, by the policy's own probabilities."""
     first, second = _at_forks(policy)
@@ -209,6 +251,23 @@ def greedy_return(policy: Policy) -> float:
     if first[1] > first[0]:
         return 5.0
     return 10.0 if second[1] > second[0] else 3.0
+
+
+def _by_reward(
+    wins: Float[np.ndarray, "k k"], reference: Float[np.ndarray, "k"], beta: float
+) -> tuple[Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+    """AWR's policy, and the rewards by Newton's steps on the comparisons' likelihood."""
+    total, reward = wins + wins.T, np.zeros(len(wins))
+    for _ in range(100):
+        share = 1.0 / (1.0 + np.exp(-(reward[:, None] - reward[None, :])))
+        slope = (wins - total * share).sum(axis=1)
+        curve = total * share * (1.0 - share)
+        step = np.linalg.lstsq(np.diag(curve.sum(axis=1)) - curve, slope, rcond=None)[0]
+        reward = reward + step - (reward + step).mean()
+        if np.abs(step).max() < 1e-12:
+            break
+    tilted = reference * np.exp(reward / beta)
+    return tilted / tilted.sum(), reward
 
 
 TRIED = 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -82,6 +83,20 @@ class Exploited:
     """Largest error after endlessly many backups: error / (1 - gamma)."""
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """A gridworld learned by some who go on collecting, and by others who have a fixed log; means over all of them."""
+
+    online: tuple[float, ...]
+    """Exact return of the greedy policy from the first corner after each round; new episodes are its own."""
+    online_seen: tuple[float, ...]
+    """Moves (a square and a direction) known after each round."""
+    offline: float
+    """The same return with the log alone, however often it is gone over."""
+    offline_seen: float
+    best: float
+
+
 def gridworld(
     size: int, gamma: float, step_reward: float = 0.0
 ) -> tuple[Float[np.ndarray, "r c"], Float[np.ndarray, "r c 4"]]:
@@ -106,6 +121,28 @@ def gridworld(
             break
         value = best
     return value, q
+
+
+def rounds(logged: int, count: int = 10, size: int = 5, gamma: float = 0.9, repeats: int = 20, seed: int = 0) -> Rounds:
+    """Learn `gridworld` in rounds of 3 episodes with new data, and from `logged` episodes without.
+
+    The log is a random walk's; so is the first online round, later ones follow the best known way seven times in ten.
+    Both learn the exact values of what they saw, and take no move that they never saw.
+
+    Raises:
+        ConfigError: no logged episode, no round, or no repetition.
+    """
+    if min(logged, count, repeats) < 1:
+        raise ConfigError(f"rounds: logged {logged}, count {count} and repeats {repeats} must be at least 1")
+    online, online_seen = _collecting(count, size, gamma, repeats, seed)
+    alone, seen = [], []
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, repeat, 1])
+        known = _seen(rng, size, np.zeros((size * size, 4)), 1.0, logged)
+        alone.append(_return(_known_values(known, size, gamma), size, gamma))
+        seen.append(int(known.sum()))
+    best = _return(gridworld(size, gamma)[1].reshape(-1, 4), size, gamma)
+    return Rounds(online, online_seen, float(np.mean(alone)), float(np.mean(seen)), best)
 
 
 def overestimation(epsilon: float, gamma: float, backups: int, states: int = 6) -> tuple[Float[np.ndarray, "k"], float]:
@@ -240,3 +277,64 @@ def _walk(start: str, action: dict[str, int], steps: Sequence[_Step]) -> tuple[s
     while way[-1] in action:
         way.append(next(s.following for s in steps if s.state == way[-1] and s.action == action[way[-1]]))
     return tuple(way)
+
+
+@lru_cache(maxsize=4)
+def _collecting(
+    count: int, size: int, gamma: float, repeats: int, seed: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean return, and mean number of known moves, after each round of those who go on collecting."""
+    found, seen = np.zeros((repeats, count)), np.zeros((repeats, count))
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, repeat, 0])
+        known, q = np.zeros((size * size, 4), bool), np.zeros((size * size, 4))
+        for k in range(count):
+            known |= _seen(rng, size, np.maximum(q, 0.0), 1.0 if k == 0 else 0.3, 3)
+            q = _known_values(known, size, gamma)
+            found[repeat, k], seen[repeat, k] = _return(q, size, gamma), known.sum()
+    return tuple(found.mean(axis=0).tolist()), tuple(seen.mean(axis=0).tolist())
+
+
+def _move(square: int, action: int, size: int) -> int:
+    row, column = divmod(square, size)
+    down, right = STEPS[action]
+    return min(max(row + down, 0), size - 1) * size + min(max(column + right, 0), size - 1)
+
+
+def _seen(
+    rng: np.random.Generator, size: int, q: Float[np.ndarray, "s 4"], chance: float, episodes: int, longest: int = 25
+) -> Bool[np.ndarray, "s 4"]:
+    """The moves that episodes from the first corner try: the best by `q`, or by this chance any."""
+    seen = np.zeros((size * size, 4), bool)
+    for _ in range(episodes):
+        square = 0
+        for _ in range(longest):
+            best = np.flatnonzero(q[square] == q[square].max())
+            action = int(rng.integers(4) if rng.random() < chance else rng.choice(best))
+            seen[square, action] = True
+            square = _move(square, action, size)
+            if square == size * size - 1:
+                break
+    return seen
+
+
+def _known_values(known: Bool[np.ndarray, "s 4"], size: int, gamma: float) -> Float[np.ndarray, "s 4"]:
+    """Exact Q where only known moves may be taken; -1 of the others, so that no known one is ever worse."""
+    goal = size * size - 1
+    following = np.array([[_move(square, action, size) for action in range(4)] for square in range(size * size)])
+    q = np.where(known, 0.0, -1.0)
+    for _ in range(size * size):
+        value = np.maximum(q.max(axis=1), 0.0)
+        value[goal] = 0.0
+        q = np.where(known, np.where(following == goal, 1.0, gamma * value[following]), -1.0)
+    return q
+
+
+def _return(q: Float[np.ndarray, "s 4"], size: int, gamma: float) -> float:
+    """Return from the first corner of always taking the best move; 0 where that never arrives."""
+    square = 0
+    for step in range(size * size):
+        square = _move(square, int(q[square].argmax()), size)
+        if square == size * size - 1:
+            return float(gamma**step)
+    return 0.0

@@ -1,4 +1,4 @@
-"""Lab: the guide made interactive. Each of its elements has its counterpart here (`view_lab.EXPERIMENTS`, also shown)."""
+"""Lab: the guide made interactive; `view_lab.EXPERIMENTS`, also shown, maps each of its elements to the one here."""
 
 import streamlit as st
 

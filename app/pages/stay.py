@@ -41,10 +41,10 @@ def _columns(found: view_cohort.Chain, step: float) -> None:
         if isinstance(found.raw, Problem):
             show_problem(found.raw, level=2)
         elif not found.raw:
-            st.text(f"Nothing was charted in the {step:g} hours before this decision.")
+            st.text(f"Nothing was stored in the {step:g} hours before this decision.")
         else:
             for name, rows in found.raw.items():
-                st.caption(f"{name}: {len(rows)} rows charted in the {step:g} hours before the decision")
+                st.caption(f"{name}: {len(rows)} rows stored (infusions: begun) in the {step:g} h before the decision")
                 st.dataframe(rows, hide_index=True, height=160, key=f"raw_{name}", alt=f"Raw rows of {name}")
     with second:
         st.header("2 · Canonical rows")
@@ -55,7 +55,12 @@ def _columns(found: view_cohort.Chain, step: float) -> None:
         st.header("3 · Grid and state")
         st.caption("A value counts while it is within its hold time; what is missing is imputed for the policy.")
         st.dataframe(
-            found.state, hide_index=True, height=HEIGHT, key="state", placeholder="not known", alt="State at the decision"
+            found.state,
+            hide_index=True,
+            height=HEIGHT,
+            key="state",
+            placeholder="–",
+            alt="State at the decision",
         )
     with second:
         st.header("4 · Action and reward")

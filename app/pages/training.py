@@ -52,9 +52,10 @@ def _sweep(context: Context) -> None:
     if isinstance(found, Problem):
         show_problem(found, level=2)
         return
-    picture, table, told = found
-    if picture:
-        st.html(drawing.figure(picture, "Evidence left against distance: the frontier is its upper right edge."))
+    pictures, table, told = found
+    for column, picture in zip(st.columns(2, gap="large"), pictures, strict=False):
+        column.html(drawing.figure(picture))
+    st.caption("Up: more evidence, or more doses to choose from. Right: further from the clinicians.")
     st.text(told)
     with st.expander("Every setting"):
         st.html(charts.table(table))

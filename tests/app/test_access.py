@@ -25,8 +25,9 @@ def test_a_name_is_asked_for_and_bounded() -> None:
 
 def test_each_role_sees_its_own_pages_and_only_clinicians_answer() -> None:
     assert set(access.PAGES) == set(settings.ROLES)
-    assert access.PAGES["auditor"] == ("Audit log",)
-    assert "Exports" not in access.PAGES["clinician"]
+    assert access.PAGES["auditor"] == ("Evaluation", "Audit log", "Lab")
+    assert access.PAGES["clinician"] == ("Worklist", "Patient")
+    assert not {"Evaluation", "Audit log"} & {*access.PAGES["data scientist"]}
     assert access.ANSWERS == "clinician"
 
 

@@ -1,6 +1,8 @@
 """The pages' states as Streamlit runs them, without a browser."""
 
+import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +106,7 @@ def test_nobody_sees_a_patient_before_saying_who_they_are(run: Path, enter: Open
 
 
 def test_each_role_is_led_to_its_own_pages(run: Path, enter: Open, told: Path) -> None:
-    for role, pages in (("clinician", 2), ("auditor", 1), ("data scientist", 3)):
+    for role, pages in (("clinician", 2), ("auditor", 3), ("data scientist", 7)):
         page = enter(run, role)
         assert len(page.radio(key="page").options) == pages
         assert view.NOTICE in html(page)
@@ -243,6 +245,7 @@ def test_answers_can_be_exported(run: Path, enter: Open) -> None:
 def test_the_auditor_sees_the_log_checks_it_and_makes_a_card_again(run: Path, enter: Open, told: Path) -> None:
     open_patient(enter(run), view.SHOW[1])
     page = enter(run, "auditor")
+    page.radio(key="page").set_value("Audit log").run()
     assert titles(page) == ["Audit log"]
     assert page.dataframe[0].value["Kind"].tolist() == ["sign_in", "card", "sign_in", "model", "opened"]
     page.button(key="check").click().run()
@@ -343,3 +346,50 @@ def test_the_argument_comes_before_the_environment() -> None:
     assert main.run_argument(["a"], "b") == Path("a")
     assert main.run_argument([], "b") == Path("b")
     assert main.run_argument([], None) is None
+
+
+def test_with_a_sign_in_service_nobody_enters_by_giving_a_name(run: Path, enter: Open, told: Path) -> None:
+    told.write_text(told.read_text() + "access: {oidc: secrets.toml, roles: {a@b.org: clinician}}\n")
+    page = enter(run, role=None)
+    assert titles(page) == ["Sign in"]
+    assert [button.label for button in page.button] == ["Sign in"]
+    assert not page.text_input
+    assert not page.dataframe
+
+
+@pytest.mark.parametrize(
+    ("claims", "enters"),
+    [
+        ({"email": "A@b.org", "email_verified": True}, True),
+        ({"email": "A@b.org", "email_verified": False}, False),
+        ({"email": "stranger@b.org", "email_verified": True}, False),
+        ({}, False),
+    ],
+)
+def test_who_is_signed_in_enters_with_the_listed_role_and_nobody_else(
+    run: Path, enter: Open, told: Path, monkeypatch: pytest.MonkeyPatch, claims: dict[str, object], enters: bool
+) -> None:
+    told.write_text(told.read_text() + "access: {oidc: secrets.toml, roles: {a@b.org: auditor}}\n")
+    monkeypatch.setattr("streamlit.user", {"is_logged_in": True, **claims})
+    page = enter(run, role=None)
+    assert titles(page) == (["Audit log"] if enters else ["You have no role here"])
+    signed = [entry for entry in entries(run, told) if entry.kind == "sign_in"]
+    assert [(entry.actor.name, entry.body["by"]) for entry in signed] == ([("A@b.org", "OpenID Connect")] * enters)
+
+
+def test_a_file_that_nobody_reads_closes_the_run_too_once_it_was_looked_at(
+    run: Path, enter: Open, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    file = out / "policy" / "bc" / "policy.json"
+    file.write_bytes(file.read_bytes() + b" ")
+    page = enter(out)
+    for _ in range(100):
+        if titles(page) == ["This run fails verification"]:
+            break
+        time.sleep(0.1)
+        page.run()
+    assert titles(page) == ["This run fails verification"]
+    assert "policy.json" in texts(page)
+    assert not page.dataframe

@@ -1,5 +1,6 @@
 """Lab: what breaks when a component is removed, measured; the guide's method comparison, measured."""
 
+import numpy as np
 import pytest
 
 from cohort.errors import ConfigError
@@ -42,3 +43,18 @@ def test_what_is_said_of_stitching_and_of_unseen_actions_is_what_is_measured() -
         assert (row.queried > 0.02) == row.said.risk.startswith("high"), name
         assert row.excess < 0.01 or row.said.risk.startswith("high"), name
     assert rows["conservative_iql"].achieved > rows["iql"].achieved > rows["sac"].achieved
+
+
+def test_dpo_and_awr_with_the_comparisons_rewards_are_one_policy() -> None:
+    wins = np.array([[0.0, 3.0, 0.0], [7.0, 0.0, 8.0], [0.0, 2.0, 0.0]])
+    found = lab.preferred(wins, np.array([0.6, 0.3, 0.1]), 1.0)
+    np.testing.assert_allclose(found.dpo, found.awr, atol=1e-5)
+    np.testing.assert_allclose(found.reward - found.reward[1], [np.log(3 / 7), 0.0, np.log(2 / 8)], atol=1e-9)
+    weight = np.array([0.6 * 3 / 7, 0.3, 0.1 * 2 / 8])
+    np.testing.assert_allclose(found.awr, weight / weight.sum(), atol=1e-9)
+
+
+@pytest.mark.parametrize(("wins", "beta"), [(np.array([[0.0, 3.0], [0.0, 0.0]]), 1.0), (np.ones((2, 2)), 0.0)])
+def test_comparisons_that_one_side_won_alone_have_no_finite_policy(wins: np.ndarray, beta: float) -> None:
+    with pytest.raises(ConfigError, match="both sides"):
+        lab.preferred(wins, np.array([0.5, 0.5]), beta)

@@ -90,3 +90,19 @@ def test_the_first_round_of_the_guides_feedback_loop() -> None:
     assert (found.estimate, found.chosen) == (8.0, True)
     assert (found.target, found.right_target) == (pytest.approx(7.92), pytest.approx(4.95))
     assert found.limit == pytest.approx(300.0)
+
+
+def test_who_goes_on_collecting_gets_better_and_a_wider_log_is_worth_more() -> None:
+    few, many = textbook.rounds(2), textbook.rounds(40)
+    assert few.best == pytest.approx(0.9**7)
+    assert few.online[0] < few.online[-1] <= few.best
+    assert list(few.online_seen) == sorted(few.online_seen)
+    assert few.offline < few.online[-1]
+    assert few.offline < many.offline <= many.best
+    assert few.online == many.online, "online is the same whatever the log"
+    assert few.offline_seen < many.offline_seen <= 96
+
+
+def test_a_log_without_an_episode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="logged 0"):
+        textbook.rounds(0)
