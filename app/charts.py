@@ -2,20 +2,25 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from markupsafe import escape
 
+from app import study, view
+from app.study import HOUR, Study
 from app.view import CARRIED, MEASURED, Grid, Table
 
 STYLE = """<style>
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .6rem 1.2rem; }
 .charts figure { margin: 0; } .charts figcaption { font-size: .82rem; font-weight: 600; }
-.plot { position: relative; height: 7.2rem; margin: .3rem 0 1.5rem 2.6rem; border-bottom: 1px solid rgba(128, 128, 128, .5); }
+.plot { position: relative; height: 7.2rem; margin: .3rem 0 1.5rem 2.6rem;
+  border-bottom: 1px solid rgba(128, 128, 128, .5); }
 .plot i, .plot b, .plot u, .plot s, .plot em { position: absolute; font-style: normal; text-decoration: none; }
 .plot em { left: 0; right: 0; border-top: 1px solid rgba(128, 128, 128, .22); height: 0; }
-.plot em span { position: absolute; right: 100%; top: -.6em; padding-right: .35rem; font-size: .72rem; white-space: nowrap; }
+.plot em span { position: absolute; right: 100%; top: -.6em; padding-right: .35rem; font-size: .72rem;
+  white-space: nowrap; }
 .plot u { top: 100%; transform: translateX(-50%); font-size: .72rem; padding-top: .15rem; white-space: nowrap; }
 .plot s { top: 0; bottom: 0; border-left: 1px dashed currentColor; opacity: .6; }
 .plot i { width: .5rem; height: .5rem; margin: -.25rem 0 0 -.25rem; }
@@ -37,6 +42,23 @@ STYLE = """<style>
 .doses td.best { outline: 3px solid currentColor; outline-offset: -3px; font-weight: 700; }
 .doses small { display: block; font-size: .66rem; }
 </style>"""
+
+
+@lru_cache(maxsize=64)
+def course(of: Study, stay_id: int, hour: float) -> tuple[str, str]:
+    """One stay's signals and doses up to a decision, and what there is nothing to draw of.
+
+    Raises:
+        ArtifactError: one of its tables differs from the manifest.
+    """
+    rows = study.course(of, stay_id)
+    points, windows = view.timeline(rows, hour, of.dictionary.step_hours), view.given(rows, hour)
+    horizon = float(rows[HOUR].max()) + of.dictionary.step_hours
+    by_name = {str(name): part for name, part in points.groupby("signal", sort=False)}
+    drawn = [signal(by_name[name], name, hour, horizon) for name in view.SIGNALS.values() if name in by_name]
+    if len(windows):
+        drawn += [doses(windows, drug, name, hour, horizon) for drug, name in view.DRUGS.items()]
+    return panel(drawn) if drawn else "", view.absent(points, windows)
 
 
 def signal(points: pd.DataFrame, name: str, now: float, horizon: float) -> str:

@@ -10,7 +10,7 @@ from app.audit_log import AuditError, AuditLog
 from app.card import Card
 from app.pages.context import Context, show_message, show_problem, tell
 from app.responses import Drug, Response
-from app.study import HOUR, Problem, Study
+from app.study import Problem, Study
 from cohort.errors import InputError, SutureError
 
 NO_LOG = "No dose is shown that cannot be logged. The patient's data are below."
@@ -35,7 +35,7 @@ def show(context: Context) -> None:
     with left:
         number = _advice(context, made)
     with right:
-        _course(context.study, rows, hour)
+        _course(context.study, stay, hour)
     if number is not None:
         _behind(context.study, made)
 
@@ -124,22 +124,12 @@ def _behind(of: Study, made: Card) -> None:
             st.html(charts.table(near))
 
 
-def _course(of: Study, rows: pd.DataFrame, hour: float) -> None:
+def _course(of: Study, stay: int, hour: float) -> None:
     st.header("Course until this decision")
     st.caption(view.TIMELINE_KEY)
-    points = view.timeline(rows, hour, of.dictionary.step_hours)
-    windows = view.given(rows, hour)
-    horizon = max(float(rows[HOUR].max()) + of.dictionary.step_hours, of.dictionary.step_hours)
-    drawn = [
-        charts.signal(points[points["signal"] == name], name, hour, horizon)
-        for name in view.SIGNALS.values()
-        if (points["signal"] == name).any()
-    ]
-    if len(windows):
-        drawn += [charts.doses(windows, drug, name, hour, horizon) for drug, name in view.DRUGS.items()]
+    drawn, absent = charts.course(of, stay, hour)
     if drawn:
-        st.html(charts.panel(drawn))
-    absent = view.absent(points, windows)
+        st.html(drawn)
     if absent:
         st.caption(absent)
 

@@ -1,7 +1,6 @@
 """Sign in: who is here, by OpenID Connect where it is configured, else by a name and a role given for this session."""
 
 import uuid
-from typing import get_args
 
 import streamlit as st
 
@@ -9,7 +8,7 @@ from app import access
 from app.access import Visitor
 from app.audit_log import AuditError, AuditLog
 from app.pages.context import show_message, show_problem, tell
-from app.settings import AppConfig, Role
+from app.settings import ROLES, AppConfig
 from app.study import Problem
 
 LOCAL_ONLY = (
@@ -41,21 +40,22 @@ def _ask(log: AuditLog | Problem) -> None:
     st.text(LOCAL_ONLY)
     show_message()
     st.text_input("Name", key="name", max_chars=access.NAME_MOST)
-    st.radio("Role", options=get_args(Role), key="role")
+    st.radio("Role", options=ROLES, key="role")
     st.button("Enter", key="enter", on_click=_enter, args=(log,), type="primary")
 
 
 def _enter(log: AuditLog | Problem) -> None:
-    name, role = str(st.session_state.get("name") or ""), st.session_state.get("role")
-    wrong = access.name_problem(name) if role in get_args(Role) else "Choose a role."
-    if wrong is not None:
-        tell("error", wrong)
+    name = str(st.session_state.get("name") or "")
+    role = next((one for one in ROLES if one == st.session_state.get("role")), None)
+    wrong = access.name_problem(name)
+    if wrong is not None or role is None:
+        tell("error", wrong or "Choose a role.")
         return
     _remember(Visitor(name.strip(), role, str(uuid.uuid4())), log, "name given")
 
 
 def _by_oidc(settings: AppConfig, log: AuditLog | Problem) -> Visitor | None:
-    if not st.user.is_logged_in:
+    if not st.user.get("is_logged_in", False):
         st.title("Sign in")
         st.button("Sign in", key="login", on_click=st.login, type="primary")
         return None

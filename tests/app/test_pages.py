@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import audit_log, main, settings, view
+from app import access, audit_log, main, settings, view
 from app.audit_log import AuditLog
 from app.run_directory import RunDirectory
 from app.settings import RUN_VARIABLE, SETTINGS_VARIABLE
@@ -372,7 +372,7 @@ def test_who_is_signed_in_enters_with_the_listed_role_and_nobody_else(
     told.write_text(told.read_text() + "access: {oidc: secrets.toml, roles: {a@b.org: auditor}}\n")
     monkeypatch.setattr("streamlit.user", {"is_logged_in": True, **claims})
     page = enter(run, role=None)
-    assert titles(page) == (["Audit log"] if enters else ["You have no role here"])
+    assert titles(page) == ([access.PAGES["auditor"][0]] if enters else ["You have no role here"])
     signed = [entry for entry in entries(run, told) if entry.kind == "sign_in"]
     assert [(entry.actor.name, entry.body["by"]) for entry in signed] == ([("A@b.org", "OpenID Connect")] * enters)
 
