@@ -207,3 +207,18 @@ def test_a_damaged_input_stops_the_stage_that_would_read_it(tiny_run: Path, tiny
     with pytest.raises(ArtifactError, match=r"flow\.json: its hash differs"):
         pipeline.alone(request, [pipeline.evaluate_stage(request)])
     assert not (copy / "ope").exists()
+
+
+def test_training_begins_anew_where_its_checkpoint_is_damaged(
+    tiny_run: Path, tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    request = Request(load_config(tiny_config), tiny_run)
+    stage = next(stage for stage in pipeline.train_stages(request) if stage.name == "policy/iql")
+    draft, work = tmp_path / "draft", tmp_path / "work"
+    for folder in (draft, work):
+        folder.mkdir()
+    (work / pipeline.CHECKPOINT_FILE).write_bytes(b"half a checkpoint")
+    stage.make(artifact.Draft(draft, work), lambda _done, _total: None)
+    assert "not a readable checkpoint" in capfd.readouterr().err
+    weights = "weights.safetensors"
+    assert (draft / weights).read_bytes() == (tiny_run / "policy" / "iql" / weights).read_bytes()

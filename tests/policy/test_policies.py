@@ -8,7 +8,7 @@ import pytest
 import policy
 from cohort.errors import ArtifactError, ConfigError, InputError
 from policy import LEARNERS, store
-from policy.train import Session
+from policy.train import CheckpointError, Session
 from tests import probes
 
 TINY = {"hidden": (16,), "batch": 32, "updates": 30, "evaluate_every": 10, "min_updates": 0}
@@ -87,6 +87,17 @@ def test_a_file_that_is_no_checkpoint_is_refused(ward, tmp_path: Path) -> None: 
     with pytest.raises(ArtifactError, match="not a readable checkpoint"):
         policy.fit("bc", ward, TINY, session=Session(checkpoint=file))
     assert file.read_bytes() == b"\x80\x04K*."
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_found(ward, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """safetensors itself would read it; training would go on from another weight."""
+    file = tmp_path / "checkpoint.safetensors"
+    policy.fit("bc", ward, TINY, session=Session(checkpoint=file))
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="damaged after it was written"):
+        policy.fit("bc", ward, TINY, session=Session(checkpoint=file))
 
 
 def test_a_changed_weight_is_found(ward, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -306,7 +306,11 @@ def test_an_ingest_that_ended_early_goes_on_without_reading_again(simulated: Pat
     with gzip.open(copy / "icu" / "chartevents.csv.gz", "wt") as file:
         file.write("not read again\n")
     (copy / "icu" / "chartevents.parquet").unlink()
-    assert sources.ingest(copy, tmp_path / "out", config, work=tmp_path / "work") == whole
+    told: list[tuple[int, int]] = []
+    again = sources.ingest(copy, tmp_path / "out", config, lambda *done: told.append(done), work=tmp_path / "work")
+    assert again == whole
+    shards = len(list((tmp_path / "whole").iterdir()))
+    assert len(told) == told[-1][1] - (shards - 1), "shards that were finished were made again"
     files = [path.relative_to(tmp_path / "whole") for path in sorted((tmp_path / "whole").rglob("*.parquet"))]
     assert files == [path.relative_to(tmp_path / "out") for path in sorted((tmp_path / "out").rglob("*.parquet"))]
     assert all((tmp_path / "whole" / file).read_bytes() == (tmp_path / "out" / file).read_bytes() for file in files)
