@@ -34,7 +34,7 @@ from ope.trajectories import Trajectories, attainable, pad
 
 GAMMA, LEVEL = 1.0, 0.95
 FLUID, VASOPRESSOR = np.divmod(np.arange(clinicians.BINS**2), clinicians.BINS)
-FQE = FqeConfig(updates=1_000)
+FQE = FqeConfig(updates=800, members=1, target_rate=0.05)
 SEEDS = (1, 2, 3, 4, 5)
 TRUTH_SEED, Q_SEED, REPEAT_SEED = 1000, 2000, 3000
 

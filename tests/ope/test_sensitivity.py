@@ -88,3 +88,16 @@ def test_one_decision_takes_the_decision_that_hurts_most() -> None:
     assert sensitivity.worst_case(t, behaviour, logged, 2.0, "one_decision") == pytest.approx(1 / 3)
     both = (0.75 * 0.95) / (0.75 * 0.95 + 1.5 * 1.1)
     assert sensitivity.worst_case(t, behaviour, logged, 2.0, "every_step") == pytest.approx(both)
+
+
+@pytest.mark.slow
+def test_with_the_hospitals_hidden_confounder_on_the_estimate_is_biased_and_its_tipping_gamma_warns() -> None:
+    """Less of both drugs: with the confounder, doctors give more to those who look worse, so that less seems better."""
+    from benchmarks import confounding
+
+    rows = {strength: confounding.at(strength, 2_000, 2_000)[0] for strength in (0.0, 1.0)}
+    bias = {strength: row.estimated - row.true for strength, row in rows.items()}
+    assert bias[1.0] > bias[0.0] + 0.02
+    confounded = rows[1.0]
+    assert confounded.true < 0 < confounded.estimated
+    assert confounded.tipping_every_step < confounded.tipping_one_decision < confounded.confounder_gamma

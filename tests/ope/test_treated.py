@@ -32,11 +32,11 @@ def shown(value: float | None) -> list[Estimate]:
 
 
 def test_the_grades_of_three_policies_are_those_worked_by_hand(tmp_path: Path) -> None:
-    """Errors +0.1, -0.1 and 0: b's interval misses; a, b are printed; the order b > a > c swaps two of three."""
+    """Errors -0.15, +0.1 and 0: b's and c's intervals miss; a, b are printed; b > a > c swaps two of three."""
     intervals = {
         "a": {"wis": Interval(0.35, 0.2, 0.6)},
         "b": {"wis": Interval(0.4, 0.35, 0.45)},
-        "c": {"wis": Interval(0.1, 0.0, 0.2)},
+        "c": {"wis": Interval(0.1, 0.15, 0.2)},
     }
     judged = {"a": shown(0.35), "b": shown(0.4), "c": shown(None)}
     found = treated.certify(rolled(tmp_path / "r", TRUTHS), intervals, judged)
@@ -45,7 +45,7 @@ def test_the_grades_of_three_policies_are_those_worked_by_hand(tmp_path: Path) -
     assert (grade.estimator, grade.policies, grade.printed, grade.printed_missed) == ("wis", 3, 2, 1)
     assert grade.bias == pytest.approx((-0.15 + 0.1 + 0) / 3)
     assert grade.rmse == pytest.approx(np.sqrt((0.15**2 + 0.1**2) / 3))
-    assert grade.coverage == pytest.approx(2 / 3)
+    assert grade.coverage == pytest.approx(1 / 3)
     assert grade.rank_correlation == pytest.approx(0.5)
     assert grade.regret == pytest.approx((0.2, 0.0, 0.0))
 
