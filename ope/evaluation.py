@@ -304,8 +304,8 @@ def _clinical(cohort_dir: Path) -> Clinical:
     stays = build.stays_of(cohort_dir, "evaluate")
     stay = np.searchsorted(stays["stay_id"], columns["stay_id"])
     began_in, ethnicity = (stays[name].fillna("unknown").to_numpy()[stay] for name in ("care_unit", "ethnicity"))
-    _, begins, place = np.unique(columns["stay_id"], return_index=True, return_inverse=True)
-    first = begins[place]
+    highest = np.zeros(len(stays), columns["sofa"].dtype)
+    np.maximum.at(highest, stay, columns["sofa"])
     return Clinical(
         hazards.of_table(columns),
         {
@@ -315,7 +315,7 @@ def _clinical(cohort_dir: Path) -> Clinical:
         divergence.grid(fitted),
         fitted.step_hours,
         began_in.astype(str),
-        subgroups.groups_of(columns["age_years"], columns["sex_male"], ethnicity, began_in, columns["sofa"][first]),
+        subgroups.groups_of(columns["age_years"], columns["sex_male"], ethnicity, began_in, highest[stay]),
     )
 
 

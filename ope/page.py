@@ -52,7 +52,12 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 def percent(share: float | None, digits: int = 0) -> str:
     """A share of 1 as a percentage."""
-    return "–" if share is None else f"{100 * share:.{digits}f}%"
+    return "–" if share is None else f"{100 * share:.{digits}f}%".replace("-", "−")
+
+
+def change(share: float | None, digits: int = 0) -> str:
+    """A difference of two shares as a percentage, its sign always written."""
+    return "–" if share is None else f"{100 * share:+.{digits}f}%".replace("-", "−")
 
 
 def count(value: float | None) -> str:
@@ -118,6 +123,7 @@ def embedded(text: str) -> Markup:
 
 
 FORMS: Mapping[str, Callable[..., str]] = {
-    "number": number, "signed": signed, "percent": percent, "count": count, "figures": figures, "said": said,
+    "number": number, "signed": signed, "percent": percent, "change": change, "count": count, "figures": figures,
+    "said": said,
 }  # fmt: skip
 """A template's filter -> how it prints a value; with `_text` behind the name it prints without a mark."""

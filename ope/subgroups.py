@@ -38,15 +38,19 @@ def groups_of(
     sex_male: Float[np.ndarray, "n"],
     ethnicity: np.ndarray,
     care_unit: np.ndarray,
-    first_sofa: Float[np.ndarray, "n"],
+    highest_sofa: Float[np.ndarray, "n"],
 ) -> dict[str, np.ndarray]:
-    """Each decision's group by each feature, as text; a stay keeps its group from the first decision to the last."""
+    """Each decision's group by each feature, as text; all decisions of a stay are in one group.
+
+    Args:
+        highest_sofa: of the decision's stay, so that the sickest are told apart: at admission little is measured.
+    """
     return {
         "age": _bands(age_years, AGES),
         "sex": np.where(sex_male > 0.5, "male", "female"),
         "ethnicity": np.char.lower(ethnicity.astype(str)),
         "care_unit": care_unit.astype(str),
-        "severity": _bands(first_sofa, SOFAS),
+        "severity": _bands(highest_sofa, SOFAS),
     }
 
 
@@ -72,7 +76,7 @@ def measure(
     Returns:
         level, and groups: `Cell`s as plain values.
     """
-    cells = [(feature, str(name)) for feature, names in groups.items() for name in np.unique(names)]
+    cells = [(feature, str(name)) for feature, names in groups.items() for name in sorted(np.unique(names), key=_place)]
     inside = np.stack([groups[feature] == name for feature, name in cells], axis=1)
     first = np.searchsorted(episode, np.arange(len(patient)))
     counts = by_patient(np.add.reduceat(inside.astype(np.float64), first, axis=0), patient)
@@ -115,3 +119,9 @@ def _bands(value: Float[np.ndarray, "n"], edges: tuple[float, ...]) -> np.ndarra
     names = np.array([f"below {low:g}", *middle, f"{high:g} or more"])
     named: np.ndarray = names[np.searchsorted(edges, value, side="right")]
     return named
+
+
+def _place(name: str) -> tuple[float, str]:
+    """Bands from the lowest to the highest, names by the alphabet."""
+    first = str(name).partition(" ")[0]
+    return (0.0 if first == "below" else float(first) if first.isdecimal() else np.inf, str(name))

@@ -135,7 +135,7 @@ SUBGROUPS: Mapping[str, str] = {
     "sex": "Sex: {}",
     "ethnicity": "Ethnicity: {}",
     "care_unit": "Unit: {}",
-    "severity": "SOFA at the first decision: {}",
+    "severity": "Highest SOFA: {}",
 }
 """Feature of a subgroup -> how a group of it is named."""
 

@@ -54,3 +54,10 @@ def test_where_no_group_differs_seldom_any_of_ten_is_found_to() -> None:
         told = [cell["measures"]["agreement"] for cell in found["groups"] if cell["measures"]]
         false += any(one["low"] > 0 or one["high"] < 0 for one in told)
     assert false <= 9
+
+
+def test_bands_come_in_the_order_of_their_values() -> None:
+    patient = np.arange(4)
+    age = np.array(["80 or more", "50 to below 65", "below 50", "65 to below 80"])
+    found = subgroups.measure(table(np.ones(4)), {"age": age}, patient, patient, 1, 0.9, 100, 0)["groups"]
+    assert [cell["group"] for cell in found] == ["below 50", "50 to below 65", "65 to below 80", "80 or more"]
