@@ -26,6 +26,7 @@ from cohort.episodes import Episodes
 from cohort.hospital import HospitalConfig
 from cohort.sources import SourceConfig
 from policy import behaviour, extraction, masked, store, sweep
+from policy.behaviour import BehaviourConfig
 from policy.masked import ExtractionConfig
 from policy.served import NetworkPolicy
 
@@ -54,7 +55,7 @@ class Ward:
     fitted: dictionary.Dictionary
     clinicians: NetworkPolicy
     usual: np.ndarray
-    """The evaluation's model of the clinicians at the evaluation's states."""
+    """What clinicians do at the evaluation's states, by a model that sees the previous action too."""
 
 
 class Constant:
@@ -117,13 +118,15 @@ def hospital_of(work: Path, stays: int, seed: int, learners: Sequence[str], trea
         if name not in rows:
             rows[name] = truth(control, treated, seed)
             note(path, rows)
+    wanted = list(CONTROLS)
     for learner in learners:
         trained = learn(ward, learner)
         for name, one in {learner: trained, **masked_of(ward, learner, trained)}.items():
-            if name not in rows:
-                rows[name] = {**truth(one, treated, seed), **distance(ward, one), **facts(one)}
-                note(path, rows)
-    return rows
+            treats = {} if name in rows else truth(one, treated, seed)
+            rows[name] = {**rows.get(name, {}), **treats, **distance(ward, one), **facts(one)}
+            note(path, rows)
+            wanted.append(name)
+    return {name: rows[name] for name in wanted}
 
 
 def records(path: Path, stays: int, seed: int) -> Ward:
@@ -142,7 +145,8 @@ def records(path: Path, stays: int, seed: int) -> Ward:
     train, evaluate = (build.episodes(path / "cohort", split) for split in ("train", "evaluate"))
     fitted = dictionary.load(path / "cohort" / "dictionary.json")
     clinicians = kept(path / "behaviour", lambda: replace(behaviour.fit(train, None, seed), dictionary=fitted), seed)
-    return Ward(path, seed, train, evaluate, fitted, clinicians, behaviour.cross_fit(evaluate, None, seed))
+    usual = behaviour.predict(train, evaluate, BehaviourConfig(), seed)
+    return Ward(path, seed, train, evaluate, fitted, clinicians, usual)
 
 
 def learn(ward: Ward, learner: str) -> NetworkPolicy:
