@@ -218,7 +218,9 @@ def table(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]
     found = {}
     for name in runs[0]:
         rows = [run[name] for run in runs]
-        one = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in ("mean_return", "survival")}
+        one: dict[str, Any] = {
+            key: round(float(np.mean([row[key] for row in rows])), 4) for key in ("mean_return", "survival")
+        }
         for key in ("se_return", "se_survival"):
             one[key] = round(float(np.sqrt(np.sum([row[key] ** 2 for row in rows])) / len(rows)), 4)
         one["spread of return over seeds"] = round(float(np.std([row["mean_return"] for row in rows], ddof=1)), 4)
@@ -261,7 +263,9 @@ def claims_of(stays: int, runs: Sequence[dict[str, dict[str, Any]]]) -> list[dic
     for name in NAIVE:
         if name in runs[0]:
             flagged = [run[name]["monitor"] in ("overestimates", "exploded") for run in runs]
-            found.append(claim(f"{stays} stays: share of {name} runs that the monitor flags", np.mean(flagged), 1.0))
+            found.append(
+                claim(f"{stays} stays: share of {name} runs that the monitor flags", float(np.mean(flagged)), 1.0)
+            )
     return found
 
 

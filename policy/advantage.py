@@ -1,6 +1,6 @@
 """Advantage: what each action adds in a state, read from a critic's errors by a regression that is shrunk to nothing.
 
-A state's own value varies a hundred times more than what one dose changes in it, and a network fitted to both spends
+A state's own value varies far more than what one dose changes in it, and a network fitted to both spends
 its early-stopped updates on the former: between the actions of a state its values are noise. Here the value network
 keeps what it is good at, and the actions are compared by what is left over: A(s, a) = E[error | s, a].
 """
