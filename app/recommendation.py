@@ -40,7 +40,8 @@ def write(run: Path, states: Path, out: Path, name: str | None = None, overwrite
         states: CSV or parquet with the policy's features as columns, in clinical units, as in trajectories.parquet; an
             empty value is imputed as in training and counts as imputed. Columns `<feature>_age_h` (hours since it was
             measured, empty: imputed) or else `<feature>_imputed` (true, false) are read where they are there; without
-            them a value that is there counts as fresh.
+            them a value that is there counts as fresh. `cvp`, `fluid_balance_total` and `previous_action` (empty: not
+            charted, none) are read too; without any of them the hazard rules C, D and E are not asked.
         out: CSV or parquet; one row a state.
         name: which policy; None: the one that the run's verdict is about.
         overwrite: replace `out`.
@@ -55,8 +56,9 @@ def write(run: Path, states: Path, out: Path, name: str | None = None, overwrite
     _refuse(out, overwrite)
     chosen = name or main_policy(run)
     served = _load(run, chosen)
-    state, age = _features(read_states(states), served, states)
-    return _write(_answers(run, chosen, served, state, age), out)
+    table = read_states(states)
+    state, age = _features(table, served, states)
+    return _write(_answers(run, chosen, served, state, age, _beside(table, states)), out)
 
 
 def write_bedside(
@@ -93,11 +95,16 @@ def write_bedside(
 
 
 def _answers(
-    run: Path, name: str, served: NetworkPolicy, state: Float[np.ndarray, "m d"], age: Float[np.ndarray, "m d"]
+    run: Path,
+    name: str,
+    served: NetworkPolicy,
+    state: Float[np.ndarray, "m d"],
+    age: Float[np.ndarray, "m d"],
+    beside: recommend.Bedside | None = None,
 ) -> list[dict[str, Any]]:
     _require_one_cohort(run, name)
     known = recommend.support(build.episodes(run / COHORT, TRAINING_SPLIT))
-    answers = recommend.recommend(served, state, known, policy.store.load(run / BEHAVIOUR), age)
+    answers = recommend.recommend(served, state, known, policy.store.load(run / BEHAVIOUR), age, beside)
     return rows(answers, refused=verdict(run, name) == REFUSED)
 
 
@@ -185,6 +192,18 @@ def _features(
         raise InputError(f"{path}: {negative} ages (columns *{AGE_SUFFIX}) are below 0 h")
     age[np.isnan(state)] = np.nan  # a value that is not there was not measured, whatever its age says
     return np.where(np.isnan(state), served.dictionary.imputation, state), age
+
+
+def _beside(table: pd.DataFrame, path: Path) -> recommend.Bedside | None:
+    """What the hazard rules need beside the state, where the table has any of it; None: those rules are not asked."""
+    if not {"cvp", "fluid_balance_total", "previous_action"} & {*table.columns}:
+        return None
+    nothing = np.full(len(table), np.nan)
+    cvp, balance, before = (
+        _numbers(table, name, path) if name in table else nothing
+        for name in ("cvp", "fluid_balance_total", "previous_action")
+    )
+    return recommend.Bedside(cvp, balance, np.nan_to_num(before, nan=-1.0).astype(np.int64))
 
 
 def _numbers(table: pd.DataFrame, name: str, path: Path) -> Float[np.ndarray, "m"]:

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 import policy
-from app import audit, audit_log, card, responses, settings, study
+from app import audit, audit_log, card, recommendation, responses, settings, study
 from app.audit_log import Actor, AuditLog, Entry
 from app.card import Card
 from app.responses import Response
 from app.settings import AppConfig
 from app.study import HOUR, Study
-from cohort import build
+from cohort import build, trajectories
 from cohort.errors import ArtifactError, ConfigError, InputError
 from policy import dpo
 from policy.recommend import RecommendConfig
@@ -291,3 +291,19 @@ def test_verify_counts_the_entries_and_those_never_acknowledged(run: Path, log: 
     log[0].place.head.write_bytes(head)
     assert "1 later ones were never acknowledged" in audit.verified(run, log[1])
     assert dataclasses.is_dataclass(log[0].place)
+
+
+def test_a_table_of_states_is_answered_as_the_page_answers_hazard_rules_included(
+    run: Path, opened: Study, tmp_path: Path
+) -> None:
+    stored = trajectories.read(run / "cohort", split="evaluate").to_pandas()
+    at_eight = stored[stored[HOUR] == 8.0].reset_index(drop=True)
+    at_eight.to_parquet(tmp_path / "states.parquet")
+    recommendation.write(run, tmp_path / "states.parquet", tmp_path / "out.csv")
+    answers = pd.read_csv(tmp_path / "out.csv")
+    for stay, action, gate in zip(at_eight["stay_id"], answers["action"], answers["gate"], strict=True):
+        made = card.make(opened, int(stay), 8.0).output
+        held = [one["gate"] for one in made["gates"] if one["passed"] is False]
+        assert (None if pd.isna(action) else int(action)) == (made["recommendation"] or {}).get("action")
+        assert (None if pd.isna(gate) else gate) == (held[0] if held else None)
+    assert "hazard rule" in set(answers["gate"])
