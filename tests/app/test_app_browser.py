@@ -17,7 +17,13 @@ from tests.app import browsing
 from tests.app.browsing import Visit
 
 pytestmark = browsing.NEEDS_CHROMIUM
-GATES = ("data freshness", "state density", "action support", "hazard rule")
+SLOW = pytest.mark.slow
+GATES = (
+    "data freshness",
+    pytest.param("state density", marks=SLOW),
+    pytest.param("action support", marks=SLOW),
+    "hazard rule",
+)
 FOCUSED = """(() => {
   const focused = document.activeElement;
   if (!focused || focused === document.body) return "";
@@ -146,6 +152,7 @@ def test_a_clinician_enters_finds_a_patient_and_answers_and_nobody_else_is_asked
     assert visit.complaints == []
 
 
+@SLOW
 def test_defer_and_reject_are_kept_with_their_reasons(
     visit: Visit, address: str, run: Path, told: Path, opened: Study
 ) -> None:
@@ -213,6 +220,7 @@ def test_a_dose_is_committed_before_the_card_is_revealed(
         assert [entry.kind for entry in entries(run, told)][-2:] == ["intent", "card"]
 
 
+@SLOW
 def test_two_clinicians_on_one_patient_are_both_kept_and_neither_sees_the_others_session(
     browser: Any, address: str, run: Path, told: Path, opened: Study
 ) -> None:
@@ -298,7 +306,7 @@ def reach(page: Any, name: str) -> None:
     pytest.fail(f"{name} cannot be reached with the keyboard")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=SLOW)])
 def test_axe_finds_nothing_wrong_on_any_page(browser: Any, address: str, opened: Study, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     with browsing.visiting(browser, scheme) as visit:
