@@ -7,7 +7,9 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
-.PHONY: run test test-slow check app bench audit sbom fmt clean
+RUN ?= runs/demo
+
+.PHONY: run test test-slow check app mlflow bench audit sbom fmt clean
 run: $(STAMP)
 	$(BIN)/suture run configs/demo.yaml --out runs/demo --resume
 
@@ -25,6 +27,13 @@ check: $(STAMP)
 
 app: run
 	$(BIN)/suture app runs/demo
+
+# MLflow writes to the store that it opens, and `suture verify` would say so: it is given a copy. RUN=DIR names a run.
+mlflow: $(STAMP)
+	@test -f $(RUN)/mlflow.db || { echo "$(RUN) has no mlflow.db: suture run CONFIG --out $(RUN) --resume makes it"; exit 1; }
+	@mkdir -p build
+	@cp $(RUN)/mlflow.db build/mlflow.db
+	$(BIN)/mlflow server --backend-store-uri sqlite:///build/mlflow.db --host 127.0.0.1 --port 5000
 
 bench: $(STAMP)
 	$(BIN)/suture bench --quick

@@ -225,4 +225,4 @@ def _reward(mine: pd.DataFrame, row: pd.Series) -> Table:
         ("Sum of rewards from here to the end", f"{rest.sum():+.3f} over {len(rest)} steps"),
         ("How the record ends", str(row["end_reason"])),
     )
-    return Table("Reward", ("", "Value"), tuple(rows))
+    return Table("Reward", ("What", "Value"), tuple(rows))

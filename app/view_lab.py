@@ -17,6 +17,7 @@ from cohort import artifact
 from ope import plots
 from ope.plots import Series
 from policy import lab, textbook
+from policy.textbook import Trajectory
 
 MEASURED = Path(__file__).with_name("lab_measured.json")
 """What `suture lab` measured, kept so that a switch answers at once; docs/make_lab.py writes it."""
@@ -139,7 +140,8 @@ def rounds(logged: int) -> tuple[str, str]:
 
 def stitching(tau: float, third: bool) -> tuple[Table, str]:
     """Every state's value by Monte Carlo and by temporal differences, and the two ways from s1."""
-    found = textbook.stitch(textbook.STITCHING if third else textbook.GUIDE, tau)
+    paths = textbook.STITCHING if third else textbook.GUIDE
+    found = textbook.stitch(paths, tau)
     rows = tuple(
         (
             state,
@@ -150,7 +152,7 @@ def stitching(tau: float, third: bool) -> tuple[Table, str]:
         for state in found.monte_carlo
     )
     told = (
-        f"Imitation goes {' → '.join(found.cloned)}; stitching goes {' → '.join(found.stitched)}. "
+        f"Imitation goes {_way(found.cloned, paths)}; stitching goes {_way(found.stitched, paths)}. "
         f"V(s1) is {found.temporal_difference['s1']:.2f} by temporal differences with τ = {tau:g} and "
         f"{found.monte_carlo['s1']:.2f} by Monte Carlo; the best joined way returns {found.best['s1']:g}."
     )
@@ -289,7 +291,7 @@ def methods() -> tuple[str, Table]:
     return _scatter(
         points,
         alt,
-        ("return on the stitching graph, share of the best", "share of the targets' values asked of unseen actions"),
+        ("return on the stitching graph, share of the best", "asked of unseen actions"),
     ), table
 
 
@@ -324,7 +326,7 @@ def preferences(better_b: int, better_than_c: int, beta: float) -> tuple[Table, 
         (name, f"{before:.0%}", f"{reward:+.2f}", f"{one:.1%}", f"{other:.1%}")
         for name, before, reward, one, other in zip(names, reference, found.reward, found.dpo, found.awr, strict=True)
     )
-    head = ("", "Reference", "Reward that explains the comparisons", "DPO", "AWR with these rewards, α = β")
+    head = ("Dose", "Reference", "Reward that explains the comparisons", "DPO", "AWR with these rewards, α = β")
     told = (
         f"β = {beta:g}: DPO gives dose B {found.dpo[1]:.0%}. "
         f"The two policies differ by at most {apart:.1e} in any probability."
@@ -374,6 +376,12 @@ def _square(
     )
 
 
+def _way(states: Sequence[str], paths: Sequence[Trajectory]) -> str:
+    """States in order, the last by what it rewards."""
+    ends = {f"end {number}": f"reward {path.reward:g}" for number, path in enumerate(paths)}
+    return " → ".join(ends.get(state, state) for state in states)
+
+
 def _arrow(start: tuple[float, float], end: tuple[float, float], kind: str) -> str:
     (x1, y1), (x2, y2) = start, end
     return f'<line class="{kind}" x1="{x1 + 45}" y1="{y1}" x2="{x2 - 47}" y2="{y2}"/>'
@@ -395,36 +403,35 @@ def _bars(bars: Sequence[tuple[str, float, bool]], alt: str, axis: str, top: flo
 
 
 def _scatter(points: Sequence[tuple[str, float, float]], alt: str, axes: tuple[str, str]) -> str:
-    """Named points in the unit square; names that would lie on each other are listed beside one point."""
+    """Named points, x from 0 to 1 and y from 0; the names of those that lie together are stacked."""
     together: dict[tuple[float, float], list[str]] = {}
     for name, x, y in points:
         together.setdefault((round(x, 2), round(y, 2)), []).append(name)
-    left, top, wide, high = 70.0, 20.0, 560.0, 240.0
+    largest = max(0.05, *(y for _, _, y in points)) * 1.1
+    left, top, wide, high = 80.0, 20.0, 550.0, 240.0
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = left + tick * wide, top + (1 - tick) * high
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{top + high}"/>')
         parts.append(f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="small" x="{x}" y="{top + high + 16}" text-anchor="middle">{tick:g}</text>')
-        parts.append(f'<text class="small" x="{left - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
-    lines: dict[int, int] = {}
-    for (x_value, y_value), names in sorted(together.items(), key=lambda one: -one[0][1]):
-        x, y = left + min(max(x_value, 0.0), 1.0) * wide, top + (1 - min(max(y_value, 0.0), 1.0)) * high
+        parts.append(f'<text class="small" x="{x}" y="{top + high + 16}" text-anchor="middle">{tick:.0%}</text>')
+        label = f"{tick * largest:.1%}"
+        parts.append(f'<text class="small" x="{left - 8}" y="{y + 4}" text-anchor="end">{label}</text>')
+    for (x_value, y_value), names in together.items():
+        x, y = left + min(x_value, 1.0) * wide, top + (1 - y_value / largest) * high
         parts.append(f'<circle class="mark m0" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        slot = round(y / 16)
-        while slot in lines and lines[slot] == round(x / 80):
-            slot -= 1
-        lines[slot] = round(x / 80)
-        anchor, at = ("end", x - 9) if x_value > 0.7 else ("start", x + 9)
-        parts.append(
-            f'<text class="small" x="{at:.1f}" y="{slot * 16 + 4:.1f}" text-anchor="{anchor}">{", ".join(names)}</text>'
-        )
+        anchor, at = ("end", x - 10) if x_value > 0.7 else ("start", x + 10)
+        parts += [
+            f'<text class="small" x="{at:.1f}" y="{y - 2 - 15 * k:.1f}" text-anchor="{anchor}">{name}</text>'
+            for k, name in enumerate(names)
+        ]
     parts.append(
         f'<text class="axis" x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">{axes[0]}</text>'
     )
+    middle = top + high / 2
     parts.append(
-        f'<g transform="rotate(-90 16 {top + high / 2})"><text class="axis" x="16" y="{top + high / 2}" '
-        f'text-anchor="middle">{axes[1]}</text></g>'
+        f'<g transform="rotate(-90 16 {middle})"><text class="axis" x="16" y="{middle}" text-anchor="middle">{axes[1]}'
+        "</text></g>"
     )
     return _svg(660, 310, alt, parts)
 

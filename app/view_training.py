@@ -205,7 +205,7 @@ def _settings(rows: pd.DataFrame, chosen: Mapping[str, Any]) -> Table:
         "KL",
         "Supported actions",
         "Effective episodes",
-        "",
+        "Note",
     )
     out = []
     for row in rows.astype(object).where(rows.notna(), None).to_dict("records"):
@@ -218,7 +218,7 @@ def _settings(rows: pd.DataFrame, chosen: Mapping[str, Any]) -> Table:
 
 
 def _selection(chosen: Mapping[str, Any]) -> str:
-    lines = [f"The rule, written before the sweep: {chosen['rule']}."]
+    lines = [f"The rule, written before the sweep: {chosen['rule']}"]
     for learner, found in chosen["selected"].items():
         if not found["setting"]:
             lines.append(f"{learner}: nothing was selected; {found['reason']}.")

@@ -12,6 +12,7 @@ import typer.main
 import yaml
 from click import Command
 
+from app import access
 from app.cli import app
 from app.run import RunConfig, load_config
 from cohort import errors
@@ -30,6 +31,7 @@ MADE_BY_A_RUN = (
     "policy/bc",
     "policy/iql",
     "ope/evaluation.json",
+    "ope/gates.json",
     "report/report.html",
     "report/quality.html",
     "truth/",
@@ -135,3 +137,25 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_each_line_that_a_diff_of_contributing_adds_stands_in_its_file() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    diffs = re.findall(r"^```diff\n(.*?)^```", text, flags=re.S | re.M)
+    assert len(diffs) == 3, "a learner, an estimator, a source"
+    shown: list[tuple[str, str]] = []
+    for diff in diffs:
+        file = ""
+        for line in diff.splitlines():
+            if line.startswith("+++ b/"):
+                file = line.removeprefix("+++ b/")
+            elif not line.startswith("---") and line[1:].strip():
+                shown.append((file, line[1:]))
+    assert len({file for file, _ in shown}) == 8
+    content = {file: (ROOT / file).read_text(encoding="utf-8").splitlines() for file, _ in shown}
+    assert [(file, line) for file, line in shown if line not in content[file]] == []
+
+
+def test_every_page_of_the_app_is_in_the_readme() -> None:
+    for page in {page for pages in access.PAGES.values() for page in pages}:
+        assert f"*{page}*" in README

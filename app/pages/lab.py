@@ -81,7 +81,7 @@ def _expectile() -> None:
 
 def _methods() -> None:
     picture, table = view_lab.methods()
-    st.html(drawing.figure(picture, "Measured; each learner trained by `suture lab` with seed 0."))
+    st.html(drawing.figure(picture, "Measured; each learner was trained by suture lab, with seed 0."))
     st.html(charts.table(table))
 
 

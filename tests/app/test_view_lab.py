@@ -40,7 +40,7 @@ def test_a_wider_log_lifts_the_offline_line() -> None:
 
 def test_stitching_joins_two_trajectories_where_imitation_repeats_one() -> None:
     table, told = view_lab.stitching(0.9, True)
-    assert "Imitation goes s1 → s2 → end 2; stitching goes s1 → s3 → s6 → end 1" in told
+    assert "Imitation goes s1 → s2 → reward 5; stitching goes s1 → s3 → s6 → reward 10" in told
     low = dict((row[0], row[2]) for row in view_lab.stitching(0.5, True)[0].rows)
     high = dict((row[0], row[2]) for row in table.rows)
     assert float(low["s1"]) < float(high["s1"]) < 10
