@@ -66,7 +66,7 @@ def cover(page: str) -> str:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the simulated hospital up to its trained policies, with more than 200 patients to be judged on."""
-    request = Request(parse(HOSPITAL, RunConfig), tmp_path_factory.mktemp("three") / "run")
+    request = Request(parse(HOSPITAL, RunConfig, name="three"), tmp_path_factory.mktemp("three") / "run")
     for stage in (pipeline.simulate_stage(request), pipeline.cohort_stage(request)):
         pipeline.alone(request, [stage])
     pipeline.alone(request, pipeline.train_stages(request))
