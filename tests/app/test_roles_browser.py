@@ -52,6 +52,7 @@ def choose(page: Any, name: str) -> None:
         return
     box = page.get_by_role("combobox").first
     box.click()
+    box.fill(EXPERIMENTS[name].title)  # the list draws only the options in sight
     page.get_by_role("option", name=EXPERIMENTS[name].title, exact=True).click()
     page.get_by_role("heading", name=EXPERIMENTS[name].title, level=2).wait_for()
 

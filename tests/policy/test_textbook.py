@@ -106,3 +106,7 @@ def test_who_goes_on_collecting_gets_better_and_a_wider_log_is_worth_more() -> N
 def test_a_log_without_an_episode_is_refused() -> None:
     with pytest.raises(ConfigError, match="logged 0"):
         textbook.rounds(0)
+
+
+def test_who_knows_a_way_takes_it_and_no_move_that_was_never_seen() -> None:
+    assert textbook.rounds(1, size=2).offline == pytest.approx(0.9)  # each log of a walk that arrived holds a way of 2
