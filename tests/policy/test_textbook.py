@@ -109,4 +109,4 @@ def test_a_log_without_an_episode_is_refused() -> None:
 
 
 def test_who_knows_a_way_takes_it_and_no_move_that_was_never_seen() -> None:
-    assert textbook.rounds(1, size=2).offline == pytest.approx(0.9)  # each log of a walk that arrived holds a way of 2
+    assert textbook.rounds(2, size=2).offline == pytest.approx(0.9)  # each pair of walks arrived: a way of 2 is known
