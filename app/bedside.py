@@ -19,6 +19,7 @@ from cohort.dictionary import Dictionary
 from cohort.errors import InputError
 from cohort.sources import SOURCES, SourceConfig, files, review
 from cohort.tables import Counts
+from policy import recommend
 
 SHARDS = "shard-*"
 """What canonical tables that lie there already are told by."""
@@ -35,6 +36,8 @@ class Asked:
     """The columns of `features`, complete."""
     age_h: Float64[np.ndarray, "m d"]
     """Hours since each was measured; NaN where it is imputed, 0 for what is derived or never ages."""
+    beside: recommend.Bedside
+    """What the hazard rules need beside the state."""
     left_out: dict[str, int]
     """Why stays have no state -> how many."""
     unknown_units: int
@@ -69,10 +72,10 @@ def ask(run: Path, source: Path, scratch: Path, at: datetime | None = None, stay
             reasons = "; ".join(f"{reason}: {n}" for reason, n in left_out.items())
             raise InputError(f"{source}: none of {len(stays)} stays has a decision time ({reasons})")
         fitted = dictionary.load(artifact.verified(run / COHORT, DICTIONARY_FILE))
-        state, age = _states(shards, wanted, config, fitted)
+        state, age, beside = _states(shards, wanted, config, fitted)
     unknown = sum(n for (_, reason), n in counts.items() if reason.endswith("unit not known"))
     rows = wanted[["stay_id", "time", "hours_since_start"]].reset_index(drop=True)
-    return Asked(fitted.features, rows, state, age, left_out, unknown)
+    return Asked(fitted.features, rows, state, age, beside, left_out, unknown)
 
 
 def _canonical(run: Path, source: Path, folder: Path, at: datetime | None) -> tuple[Path, Counts]:
@@ -117,10 +120,11 @@ def _decision_times(
 
 def _states(
     shards: Path, wanted: pd.DataFrame, config: CohortConfig, fitted: Dictionary
-) -> tuple[Float32[np.ndarray, "m d"], Float64[np.ndarray, "m d"]]:
-    """The state and the ages of each row of `wanted`, whose rows are in order of stay."""
+) -> tuple[Float32[np.ndarray, "m d"], Float64[np.ndarray, "m d"], recommend.Bedside]:
+    """The state, the ages and what is beside them of each row of `wanted`, whose rows are in order of stay."""
     state = np.empty((len(wanted), len(fitted.features)), np.float32)
     age = np.empty(state.shape)
+    cvp, balance, before = np.empty(len(wanted)), np.empty(len(wanted)), np.empty(len(wanted), np.int64)
     for shard, stays in bedside.shards(shards, wanted.drop_duplicates("stay_id")):
         rows = np.flatnonzero(wanted["stay_id"].isin(stays["stay_id"]))
         hours, column = np.unique(wanted["hours_since_start"].to_numpy()[rows], return_inverse=True)
@@ -129,4 +133,5 @@ def _states(
             row, column
         ]
         state[rows], age[rows] = made.value, made.freshness_h
-    return state, age
+        cvp[rows], balance[rows], before[rows] = made.cvp, made.fluid_balance_total, made.previous_action
+    return state, age, recommend.Bedside(cvp, balance, before)

@@ -90,7 +90,7 @@ def write_bedside(
         out.parent.mkdir(parents=True, exist_ok=True)
         asked = bedside.ask(run, source, out.parent, at, stay)
     columns = [asked.features.index(feature) for feature in served.features]
-    answers = _answers(run, chosen, served, asked.state[:, columns], asked.age_h[:, columns])
+    answers = _answers(run, chosen, served, asked.state[:, columns], asked.age_h[:, columns], asked.beside)
     return _write(answers, out, asked.rows), asked
 
 

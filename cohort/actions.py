@@ -110,15 +110,15 @@ def fit_bins(dose: Float[np.ndarray, "n"], bins: int) -> tuple[tuple[float, ...]
     return tuple(edges.tolist()), (0.0, *middles)
 
 
-def bin_of(dose: Float[np.ndarray, "n"], edges: tuple[float, ...]) -> Int[np.ndarray, "n"]:
+def bin_of(dose: Float[np.ndarray, "*n"], edges: tuple[float, ...]) -> Int[np.ndarray, "*n"]:
     """0 where the dose is exactly 0; else 1 plus the number of edges below the dose (an edge is in the lower bin)."""
     above: np.ndarray = np.searchsorted(np.asarray(edges, np.float64), dose, side="left")
     return np.where(dose > 0, 1 + above, 0).astype(np.int64)
 
 
 def to_action(
-    fluid_ml_h: Float[np.ndarray, "n"], vasopressor_ug_kg_min: Float[np.ndarray, "n"], dictionary: Dictionary
-) -> Int[np.ndarray, "n"]:
+    fluid_ml_h: Float[np.ndarray, "*n"], vasopressor_ug_kg_min: Float[np.ndarray, "*n"], dictionary: Dictionary
+) -> Int[np.ndarray, "*n"]:
     """The discrete action: the number of vasopressor bins times the fluid bin, plus the vasopressor bin."""
     fluid = bin_of(fluid_ml_h, dictionary.fluid_edges_ml_h)
     vasopressor = bin_of(vasopressor_ug_kg_min, dictionary.vasopressor_edges_ug_kg_min)

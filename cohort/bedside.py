@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
-from cohort import features, frames, tables
+from cohort import actions, features, frames, tables
 from cohort.actions import ActionConfig
 from cohort.dictionary import Dictionary
 from cohort.errors import InputError
@@ -30,6 +30,8 @@ class Bedside:
     cvp: Float64[np.ndarray, "*a"]
     """NaN where it is not charted."""
     fluid_balance_total: Float64[np.ndarray, "*a"]
+    previous_action: Int[np.ndarray, "*a"]
+    """The dose of the step before; -1 before a whole step has passed."""
 
     def __getitem__(self, chosen: object) -> "Bedside":
         """Some of the states, chosen along the leading axes."""
@@ -79,18 +81,21 @@ def states(
     """The state of every stay in `tables` at `hours` (ascending whole hours) after `anchor`: leading axes (s, k).
 
     Args:
-        given: the cohort's `actions`; needed where its states hold the doses before.
+        given: the cohort's `actions`; None: their defaults.
 
     Raises:
         InputError: `fitted` has other features than these would be.
     """
-    wanted = features.names(given or ActionConfig())
+    given = given or ActionConfig()
+    wanted = features.names(given)
     if fitted.features != wanted:
         raise InputError(
             f"dictionary: {len(fitted.features)} features, the bedside's are {len(wanted)}; "
             "it needs the cohort's own actions (in_state)"
         )
     made = features.states(tables, anchor, hours, config, given)
+    before = features.doses_before(tables, anchor, hours, config.step_hours, given)
+    action = actions.to_action(before[..., 0], before[..., 1], fitted)
     return Bedside(
         value=features.impute(made.value, fitted.imputation),
         imputed=np.isnan(made.value),
@@ -99,6 +104,7 @@ def states(
         sofa_missing=made.sofa_missing,
         cvp=made.cvp,
         fluid_balance_total=made.fluid_balance_total,
+        previous_action=np.where(hours >= config.step_hours, action, -1),
     )
 
 

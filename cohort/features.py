@@ -83,7 +83,7 @@ def states(
     balance = _fluid_total(tables, anchor, hours) - np.nan_to_num(urine.total(hours))
     by_stay = value.swapaxes(0, 1)
     if given is not None and given.in_state:
-        by_stay = np.concatenate([by_stay, _doses_before(tables, anchor, hours, config.step_hours, given)], axis=2)
+        by_stay = np.concatenate([by_stay, doses_before(tables, anchor, hours, config.step_hours, given)], axis=2)
     return States(
         value=by_stay,
         age_h=held.age_h[..., : len(MEASURED)].swapaxes(0, 1),
@@ -202,7 +202,7 @@ def _past_rates(
     return dict(zip(drugs, intervals.peaks(pieces, len(drugs), len(anchor), len(hours)), strict=True))
 
 
-def _doses_before(
+def doses_before(
     tables: Tables,
     anchor: Shaped[np.ndarray, "s"],
     hours: Int[np.ndarray, "k"],

@@ -43,7 +43,9 @@ def test_a_run_writes_every_stage_and_its_record(tiny_run: Path) -> None:
     assert record["seconds"] > 0
     for stage in STAGES:
         artifact.verify(tiny_run / stage)
-        assert set(record["stages"][stage]) == {"seconds", "cpu_seconds", "peak_memory_mb", "rows", "kept"}
+        assert set(record["stages"][stage]) == {
+            "seconds", "cpu_seconds", "peak_memory_mb", "rows", "kept", "why", "manifest",
+        }  # fmt: skip
     assert record["stages"]["cohort"]["rows"]["stays"] <= 60
     html = (tiny_run / "report" / "report.html").read_text()
     assert "Not for clinical use" in html
@@ -62,7 +64,7 @@ def test_every_stage_records_what_it_was_made_from(tiny_run: Path) -> None:
     made = digests(tiny_run)
     assert inputs("cohort") == {"tables": made["tables"]}
     assert inputs("policy/iql") == {"cohort": made["cohort"]}
-    assert inputs("ope") == {name: made[name] for name in ("cohort", "policy/bc", "policy/iql")}
+    assert inputs("ope") == {name: made[name] for name in ("cohort", "behaviour", "policy/bc", "policy/iql")}
     assert inputs("report") == {name: made[name] for name in ("cohort", "policy/bc", "policy/iql", "ope")}
 
 
@@ -126,9 +128,11 @@ def test_the_same_seed_gives_the_same_cohort_and_weights_and_needs_no_truth(
     shutil.copytree(tiny_run / "tables", out / "tables")
     shutil.copy(tiny_run / "run.json", out / "run.json")
     request = Request(load_config(tiny_config), out)
-    pipeline.alone(request, [pipeline.cohort_stage(request), *pipeline.train_stages(request, ["bc"])])
+    pipeline.alone(request, [pipeline.cohort_stage(request)])
+    pipeline.alone(request, [pipeline.behaviour_stage(request), *pipeline.train_stages(request, ["bc"])])
     pipeline.alone(request, pipeline.train_stages(request, ["iql"]))
-    pipeline.alone(request, [pipeline.evaluate_stage(request), pipeline.report_stage(request)])
+    pipeline.alone(request, [pipeline.evaluate_stage(request)])
+    pipeline.alone(request, [pipeline.report_stage(request)])
     assert artifact.digest(out / "cohort") == artifact.digest(tiny_run / "cohort")
     for learner in ("bc", "iql"):
         weights = [run / "policy" / learner / "weights.safetensors" for run in (out, tiny_run)]
