@@ -30,9 +30,10 @@ def test_a_worker_killed_from_outside_is_an_error_that_says_so() -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from cohort.workers import each, tell
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born ignoring it
     print("ready", flush=True)
     list(each(time.sleep, [600, 600, 600], workers=2))
 """
