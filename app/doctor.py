@@ -21,7 +21,10 @@ DEMO_DISK_GB, HOSPITAL_DISK_GB = 1.0, 10.0
 OLDEST_JAVA = 17
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "x-www-browser")
 _EXTRAS = {
+    "audit": "`make audit` and `make sbom`",
     "dev": "`make test`, `make check` and `make bench`",
+    "oidc": "the pages' sign-in with OpenID Connect",
+    "postgres": "the audit log in PostgreSQL",
     "spark": "`engine: spark`",
 }
 
@@ -66,10 +69,9 @@ def _versions() -> Iterator[Finding]:
     old = sys.version_info < (3, 11)
     yield Finding("Python", sys.version.split()[0], "3.11 or newer is needed" if old else "", needed=True)
     required, extras = [], {name: [] for name in _EXTRAS}  # type: tuple[list[Requirement], dict[str, list[Requirement]]]
-    for line in metadata.requires("suture") or ():
-        requirement = Requirement(line)
-        extra = next((name for name in extras if f'"{name}"' in str(requirement.marker)), None)
-        (extras[extra] if extra else required).append(requirement)
+    for requirement in map(Requirement, metadata.requires("suture") or ()):
+        extra = re.search(r'extra == "(\w+)"', str(requirement.marker))
+        (extras[extra[1]] if extra else required).append(requirement)
     yield _packages("packages", required, "nothing works without them", needed=True)
     for name, wanted in extras.items():
         yield _packages(f"extra {name}", wanted, f"{_EXTRAS[name]} will not work, runs will", needed=False)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from app.explain import explain
 from cohort import artifact
 
 Suture = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 
 
 def named(findings: list[doctor.Finding]) -> dict[str, doctor.Finding]:
@@ -54,6 +56,14 @@ def test_a_directory_that_cannot_be_written_is_the_doctors_no() -> None:
     findings = doctor.examine(Path("/proc/runs"))
     assert named(findings)["directory"].mark == "NO"
     assert not doctor.show(findings)
+
+
+def test_what_only_an_extra_needs_is_not_needed_by_a_run(tmp_path: Path) -> None:
+    """Every extra of pyproject.toml has a line of its own, which never stops a run."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = {name: one for name, one in named(doctor.examine(tmp_path)).items() if name.startswith("extra ")}
+    assert set(found) == {f"extra {name}" for name in extras}
+    assert {one.mark for one in found.values()} <= {"ok", "note"}
 
 
 def test_a_missing_or_wrong_package_is_named() -> None:
