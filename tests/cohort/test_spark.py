@@ -1,6 +1,7 @@
 """Spark: the same bytes as this machine's processes, and one line where there is no cluster."""
 
 import shutil
+import sys
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -74,9 +75,16 @@ def test_a_cluster_that_is_not_there_is_one_line() -> None:
         pass
 
 
+@pytest.mark.skipif(find_spec("pyspark") is None, reason="the extra `spark` is not installed")
 def test_without_java_the_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(SutureError, match=r"needs Java 17 or newer .* `engine: local` does not"), engine(SparkConfig()):
+        pass
+
+
+def test_without_pyspark_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyspark", None)  # as where it is not installed
+    with pytest.raises(SutureError, match=r"needs the package pyspark; .* its extra `spark`"), engine(SparkConfig()):
         pass
 
 
