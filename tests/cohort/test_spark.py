@@ -1,8 +1,8 @@
 """Spark: the same bytes as this machine's processes, and one line where there is no cluster."""
 
 import shutil
-import sys
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
