@@ -252,7 +252,7 @@ def _setting(
         episodes=episodes,
         behaviour=behaviour,
         clinical=clinical,
-        twin=None if config.twin is None else twin.fit(episodes, config.twin, seed),
+        twin=twin.fit(episodes, config.twin, seed) if config.twin and episodes.n >= config.twin.groups else None,
         config=config,
         seed=seed,
         allowed=attainable(episodes, config.gamma),

@@ -246,3 +246,11 @@ def test_no_patient_is_named(document: dict[str, Any], cohort_dir: Path) -> None
     text = json.dumps(document)
     for patient in set(evaluation.build.episodes(cohort_dir, "evaluate").patient.tolist()):
         assert str(patient) not in text
+
+
+def test_too_few_decisions_for_a_twin_leave_no_certificate_and_do_not_stop_the_evaluation(
+    cohort_dir: Path, policies: dict[str, Path], behaviour: Path
+) -> None:
+    large = EvaluationConfig(gates=OPEN, **{**QUICK, "twin": {"groups": 500}})
+    document = evaluation.run(cohort_dir, policies, large, 0, Beside(behaviour))
+    assert document["certificate"] is None
