@@ -8,7 +8,7 @@ from app import tracking, verification
 from app.run_directory import opened
 from cohort import artifact
 from cohort.errors import ConfigError, SutureError
-from ope import gates
+from ope import evaluation, gates
 
 ALIAS = "champion"
 
@@ -25,7 +25,7 @@ def promote(run: Path, by: str, reason: str) -> dict[str, Any]:
         if not text.strip():
             raise ConfigError(f"{option}: empty; a promotion names who decided and why")
     verification.check_all(run)
-    found = artifact.read_json(run / "ope" / "evaluation.json")["verdict"]
+    found = evaluation.read(run / "ope")["verdict"]
     if found["verdict"] != gates.ELIGIBLE:
         raise SutureError(
             f"{run}: {found['policy']} is not promoted: the verdict is {found['verdict']!r} "

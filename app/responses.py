@@ -24,7 +24,7 @@ ANSWERS: tuple[Answer, ...] = ("follow", "modify", "defer", "reject")
 RECHECK_H = (0.5, 1.0, 2.0, 4.0)
 NOTE_MOST = 2000
 REASON_SYSTEM = "http://terminology.hl7.org/CodeSystem/non-adherence-reason-codes"
-REASON_VERSION = "3.0.0-ballot"
+"""Of CDS Hooks 3.0.0-ballot."""
 REASONS: dict[str, str] = {
     "cds-not-applicable": "PC CDS does not apply to patient",
     "patient-ineligible": "Patient does not meet eligibility for recommended action",

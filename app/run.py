@@ -40,7 +40,6 @@ from policy.train import CheckpointError, Session, require_device
 TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, ROLLOUTS, DEFINITIONS, OPE, REPORT = (
     "tables", "truth", "cohort", "behaviour", "policy", "rollouts", "definitions", "ope", "report",
 )  # fmt: skip
-EVALUATION_FILE = "evaluation.json"
 DICTIONARY_FILE = "dictionary.json"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 TRAINING_SPLIT = "train"

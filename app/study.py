@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 import policy.store
-from app.run import BEHAVIOUR, COHORT, DICTIONARY_FILE, EVALUATION_FILE, OPE, POLICY, TRAINING_SPLIT
+from app.run import BEHAVIOUR, COHORT, DICTIONARY_FILE, OPE, POLICY, TRAINING_SPLIT
 from app.run_directory import RECORD
 from app.settings import AppConfig
 from cohort import artifact, bedside, build, dictionary, features, frames, tables, trajectories
@@ -19,6 +19,7 @@ from cohort.build import CohortConfig
 from cohort.dictionary import Dictionary
 from cohort.errors import ArtifactError, SutureError
 from cohort.tables import Tables
+from ope import evaluation
 from policy import recommend
 from policy.base import Policy
 from policy.recommend import Support
@@ -139,7 +140,8 @@ def course(study: Study, stay_id: int) -> pd.DataFrame:
     states = pd.DataFrame(at.known, columns=list(study.dictionary.features))
     ages = pd.DataFrame(at.age_h, columns=[f"{name}_age_h" for name in features.MEASURED])
     decided[[*states.columns, *ages.columns]] = pd.concat([states, ages], axis=1)
-    return decided.assign(sofa_missing=at.sofa_missing, cvp=at.cvp, fluid_balance_total=at.fluid_balance_total)
+    context = {name: getattr(at, name) for name in ("sofa_missing", *CONTEXT)}
+    return decided.assign(**context)
 
 
 def ages(rows: pd.DataFrame, names: tuple[str, ...]) -> np.ndarray:
@@ -168,8 +170,7 @@ def asked(study: Study, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, rec
 
 
 def _load(run: Path, settings: AppConfig) -> Study:
-    artifact.verify(run / OPE)
-    verdict = artifact.read_json(run / OPE / EVALUATION_FILE)["verdict"]
+    verdict = evaluation.read(run / OPE)["verdict"]
     name = verdict["policy"]
     digests = {
         "cohort": artifact.digest(run / COHORT),

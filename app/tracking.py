@@ -133,11 +133,12 @@ def metrics(run: Path, stages: Sequence[str] | None = None) -> Iterator[tuple[st
             yield from _curves(run / stage, stage)
     if stages is not None:
         return
-    for policy, estimate in _estimates(run):
+    document = artifact.read_json(run / "ope" / "evaluation.json")
+    for policy, estimate in _estimates(document):
         if estimate["withheld"] is None:
             for key in ("value", "low", "high", "ess"):
                 yield f"{policy}/{estimate['estimator']}/{key}", float(estimate[key]), 0
-    yield from _judgements(artifact.read_json(run / "ope" / "evaluation.json"))
+    yield from _judgements(document)
     for stage, cost in artifact.read_json(run / "run.json")["stages"].items():
         for key in ("seconds", "cpu_seconds", "peak_memory_mb"):
             if key in cost:
@@ -165,8 +166,7 @@ def _curves(directory: Path, stage: str) -> Iterator[tuple[str, float, int]]:
                 yield f"{stage}/{loss}", float(value), int(row["update"])
 
 
-def _estimates(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    document = artifact.read_json(run / "ope" / "evaluation.json")
+def _estimates(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "clinicians", document["clinicians"]["estimate"]
     for policy, entry in document["policies"].items():
         for estimate in entry["estimates"]:

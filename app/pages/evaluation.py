@@ -9,8 +9,6 @@ from app.audit_log import AuditError
 from app.pages.context import Context, show_problem
 from app.study import Problem
 
-CONTENTS = (*view_audit.SECTIONS, "Lineage, checked now", "How cards were met", "Downloads")
-
 
 def show(context: Context) -> None:
     """The whole page, in one piece so that it prints whole."""

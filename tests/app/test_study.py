@@ -126,3 +126,12 @@ def test_the_stamp_changes_when_a_stage_is_made_again(run: Path, tmp_path: Path)
 
 def test_hours_are_those_of_the_decisions(opened: Study) -> None:
     assert opened.horizon_h == opened.decisions[HOUR].max() + 4
+
+
+def test_thresholds_edited_after_the_evaluation_show_nothing(run: Path, tmp_path: Path) -> None:
+    """Whole manifests and all: the page reads an evaluation by the thresholds that were written before it."""
+    edited = small_run.with_evaluation(run, tmp_path / "run", {"gates/config/min_ess": 1})
+    found = study.open_study(edited)
+    assert isinstance(found, Problem)
+    assert found.title == "This run fails verification"
+    assert "gates: edited after the evaluation" in found.detail

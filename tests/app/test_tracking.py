@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ def stored(tiny_run: Path):  # type: ignore[no-untyped-def]
     """The MLflow run of the tiny run, and its client."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{tiny_run / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("suture")
-    (found,) = client.search_runs([experiment.experiment_id])
+    with warnings.catch_warnings(action="ignore"):  # its libraries deprecate each other, at the first query
+        client = MlflowClient(tracking_uri=f"sqlite:///{tiny_run / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("suture")
+        (found,) = client.search_runs([experiment.experiment_id])
     return client, found
 
 
