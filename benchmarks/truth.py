@@ -2,7 +2,7 @@
 
 Five hospitals; in each, every learner trains on that hospital's records and then treats other patients, with the same
 luck under every policy. Intervals are over the five hospitals, so they hold training, records and patients. With --work
-every stage stays on disk (seed-N/tables, truth, cohort, behaviour, policy/NAME, rollouts.json) and is not made again.
+every stage stays on disk (seed-N/tables, truth, cohort, behaviour, policy/NAME, rollouts-PATIENTS.json) and is not made again.
 """
 
 import argparse
@@ -113,18 +113,18 @@ def hospital_of(work: Path, stays: int, seed: int, learners: Sequence[str], trea
     """Every policy's truth in one hospital, by name."""
     path = work / f"seed-{seed}"
     ward = records(path, stays, seed)
-    rows = read(path)
+    rows = read(path, treated)
     for name, control in CONTROLS.items():
         if name not in rows:
             rows[name] = truth(control, treated, seed)
-            note(path, rows)
+            note(path, treated, rows)
     wanted = list(CONTROLS)
     for learner in learners:
         trained = learn(ward, learner)
         for name, one in {learner: trained, **masked_of(ward, learner, trained)}.items():
             treats = {} if name in rows else truth(one, treated, seed)
             rows[name] = {**rows.get(name, {}), **treats, **distance(ward, one), **facts(one)}
-            note(path, rows)
+            note(path, treated, rows)
             wanted.append(name)
     return {name: rows[name] for name in wanted}
 
@@ -199,18 +199,18 @@ def facts(one: NetworkPolicy) -> dict[str, Any]:
     return {"updates": one.notes.get("updates"), "monitor": watched.get("verdict"), "q_max": watched.get("q_max")}
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The rollouts that are there."""
-    file = path / "rollouts.json"
+def read(path: Path, treated: int) -> dict[str, dict[str, Any]]:
+    """The rollouts over so many patients that are there."""
+    file = path / f"rollouts-{treated}.json"
     found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return found
 
 
-def note(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+def note(path: Path, treated: int, rows: dict[str, dict[str, Any]]) -> None:
     """Write the rollouts down."""
     draft = path / ".rollouts.json.tmp"
     draft.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    draft.replace(path / "rollouts.json")
+    draft.replace(path / f"rollouts-{treated}.json")
 
 
 def table(runs: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda held: iql.held_out_critic(pair, held, config),
             {"critic": ("value", "q")},
             bootstraps=("critic",),
-            values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
+            values=lambda state: pair.value.net.forward(state, keep=False)[0],
         )
         outcome = train.run(task, prepared, config, seed, session)
     critic_only = NetworkPolicy(

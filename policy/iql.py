@@ -53,7 +53,7 @@ def fit(episodes: Episodes, config: Config, seed: int, session: Session) -> Netw
             lambda held: _held_out(actor, pair, held, config, config.alpha / prepared.reward_scale),
             {"critic": ("value", "q"), "nll": ("actor",)},
             bootstraps=("critic",),
-            values=lambda state: pair.q.net.forward(state, keep=False).amin(0),
+            values=lambda state: pair.value.net.forward(state, keep=False)[0],
         )
         outcome = train.run(task, prepared, config, seed, session)
     return NetworkPolicy(

@@ -9,7 +9,7 @@ from pydantic import Field
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import InputError
-from policy import batches, behaviour, extraction
+from policy import batches, behaviour, extraction, monitor
 from policy.behaviour import BehaviourConfig
 from policy.served import NetworkPolicy
 
@@ -53,6 +53,7 @@ def extract(
     if clinicians.actor is None or not np.array_equal(clinicians.scaler.mean, policy.scaler.mean):
         raise InputError("the behaviour model and the critic were fitted on differently scaled states")
     usual, q = clinicians.probs(state), policy.q(state)
+    supported = extraction.mask(usual, config.eps)
     alpha = extraction.solve_alpha(usual, q, config.eps, config.target_kl)
     probs = extraction.tilt(usual, q, config.eps, alpha)
     notes = {
@@ -60,7 +61,8 @@ def extract(
         "target_kl": config.target_kl,
         "kl_masked": float(extraction.kl(probs, extraction.renormalised(usual, config.eps)).mean()),
         "kl_behaviour": float(extraction.kl(probs, usual).mean()),
-        "supported_actions": float(extraction.mask(usual, config.eps).sum(1).mean()),
+        "supported_actions": float(supported.sum(1).mean()),
+        "overestimation": monitor.with_served(policy.notes["overestimation"], q, supported),
     }
     return replace(
         policy,

@@ -1,12 +1,12 @@
 """Monitor: whether values exceed what the rewards allow, during training, for every learner that has values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cohort.episodes import Episodes
@@ -86,14 +86,13 @@ def look(values: Values, at: Watch) -> dict[str, float]:
     """
     q = values(at.state).double().cpu().numpy() * at.scale
     best = q.max(axis=1)
-    slack = 1e-3 * (at.bound.high - at.bound.low)
     excess = max(0.0, float(q.max()) - at.bound.high)
     return {
         "q_max": float(q.max()),
         "q_min": float(q.min()),
         "q_best_mean": float(best.mean()),
         "return_mean": float(at.returns.mean()),
-        "q_above": float((best > at.bound.high + slack).mean()),
+        "q_above": float((best > at.bound.high + _slack(at.bound.low, at.bound.high)).mean()),
         "excess": excess,
         "epsilon": (1.0 - at.gamma) * excess,
     }
@@ -104,6 +103,24 @@ def exploded(row: dict[str, float], at: Watch) -> bool:
     span = max(at.bound.high - at.bound.low, abs(at.bound.high), 1e-12)
     inside = (row["q_max"] <= at.bound.high + EXPLODED * span) and (row["q_min"] >= at.bound.low - EXPLODED * span)
     return not inside
+
+
+def with_served(
+    found: Mapping[str, Any], q: Float[np.ndarray, "n a"], supported: Bool[np.ndarray, "n a"]
+) -> dict[str, Any]:
+    """A training run's summary, and whether the values of the actions that are served exceed the bound too.
+
+    Adds `served_above`, the share of states whose best supported value exceeds the bound.
+
+    Args:
+        found: the summary.
+        q: values in reward units.
+        supported: the actions that may be served.
+    """
+    best = np.where(supported, q, -np.inf).max(axis=1)
+    above = float((best > found["bound_high"] + _slack(found["bound_low"], found["bound_high"])).mean())
+    bad = found["verdict"] == "within bounds" and above > TOLERATED
+    return {**found, "served_above": above, "verdict": "overestimates" if bad else found["verdict"]}
 
 
 def summary(curves: Sequence[dict[str, float]], at: Watch) -> dict[str, Any]:
@@ -123,6 +140,10 @@ def summary(curves: Sequence[dict[str, float]], at: Watch) -> dict[str, Any]:
             key: worst[key] for key in ("update", "q_max", "q_best_mean", "return_mean", "q_above", "excess", "epsilon")
         },
     }
+
+
+def _slack(low: float, high: float) -> float:
+    return 1e-3 * (high - low)
 
 
 def _most(steps: np.ndarray, ends: np.ndarray, gamma: float, longest: int | None) -> float:

@@ -127,9 +127,8 @@ def _task(pair: Critic, tau: Float[Tensor, "k 1"], config: StackConfig) -> train
     slices |= {f"q {i}": Slice(pair.q, slice(i * n, i * n + n)) for i in range(k)}
 
     def values(state: Tensor) -> Tensor:
-        """The boldest critic's, each critic being its ensemble's minimum."""
-        q = pair.q.net.forward(state, keep=False)
-        return q.view(k, n, *q.shape[1:]).amin(1).amax(0)
+        """The boldest critic's."""
+        return pair.value.net.forward(state, keep=False).amax(0)
 
     return train.Task(
         {"value": pair.value, "q": pair.q, **slices},

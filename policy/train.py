@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,15 +16,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cohort.config import Config
+from cohort.episodes import Episodes
 from cohort.errors import ArtifactError, ConfigError
 from policy import monitor
-from policy.batches import Batch, Data, Prepared, Sampler
+from policy.batches import FEWEST_PATIENTS, Batch, Data, Prepared, Sampler
 from policy.networks import Learned, Mlp
 
 STREAMS = {"actor": 1, "value": 2, "critic": 3, "behaviour": 4}
 """One stream of random numbers per network: adding one to a learner does not change the others'."""
 
 DEVICES = ("cpu", "cuda")
+PASSES_OF_FEW = 100
+"""Over the decisions of patients too few to hold any out; after so many a network knows a handful by heart."""
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -50,6 +53,9 @@ class TrainConfig(Config):
     """No best critic before: values need time to travel along an episode through the moving average."""
     patience: int = Field(default=6, ge=1)
     """Evaluations without a new best after which training stops."""
+
+
+AnyTrainConfig = TypeVar("AnyTrainConfig", bound=TrainConfig)
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,10 @@ class Task:
     bootstraps: tuple[str, ...] = ()
     """Groups whose best counts only from `min_updates` on."""
     values: monitor.Values | None = None
-    """Q of scaled states, the ensemble's minimum in scaled units, for the overestimation monitor."""
+    """The values that targets are made of, of scaled states and in scaled units, for the overestimation monitor.
+
+    Q of every action where a policy may ask for any of them; V alone where no unseen action is ever asked for.
+    """
 
 
 @dataclass
@@ -125,6 +134,22 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def for_few(config: AnyTrainConfig, episodes: Episodes) -> AnyTrainConfig:
+    """The config with at most `PASSES_OF_FEW` passes where there are too few patients to stop training by; else itself.
+
+    Its own behaviour model's likewise. Learners do not do this by themselves: on problems with a known answer a few
+    trajectories are trained to the end.
+    """
+    if len(np.unique(episodes.patient)) >= FEWEST_PATIENTS:
+        return config
+    passes = max(1, PASSES_OF_FEW * episodes.n // config.batch)
+    changed: dict[str, object] = {"updates": min(config.updates, passes)}
+    own = getattr(config, "behaviour", None)
+    if isinstance(own, TrainConfig):
+        changed["behaviour"] = for_few(own, episodes)
+    return config.model_copy(update=changed)
 
 
 def require_device(name: str) -> None:

@@ -76,6 +76,23 @@ def test_values_inside_are_within_bounds() -> None:
     assert monitor.summary([row | {"update": 1.0}], at)["verdict"] == "within bounds"
 
 
+@pytest.mark.parametrize(
+    ("before", "best", "verdict"),
+    [
+        ("within bounds", 1.5, "overestimates"),
+        ("within bounds", 0.5, "within bounds"),
+        ("exploded", 0.5, "exploded"),
+    ],
+)
+def test_only_values_that_may_be_served_are_asked_of_an_extracted_policy(
+    before: str, best: float, verdict: str
+) -> None:
+    told = {"verdict": before, "bound_low": -1.0, "bound_high": 1.0}
+    q, supported = np.array([[best, 9.0], [0.0, 9.0]]), np.array([[True, False], [True, False]])
+    found = monitor.with_served(told, q, supported)
+    assert (found["verdict"], found["served_above"]) == (verdict, 0.5 if best > 1 else 0.0)
+
+
 @pytest.mark.parametrize("name", ["dqn", "sac"])
 def test_a_naive_learner_on_few_data_explodes_and_is_stopped_and_marked(name: str) -> None:
     options = probes.SMALL | {"hidden": (32,), "batch": 16, "updates": 300, "evaluate_every": 20, "learning_rate": 0.1}
