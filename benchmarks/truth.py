@@ -2,7 +2,8 @@
 
 Five hospitals; in each, every learner trains on that hospital's records and then treats other patients, with the same
 luck under every policy. Intervals are over the five hospitals, so they hold training, records and patients. With --work
-every stage stays on disk (seed-N/tables, truth, cohort, behaviour, policy/NAME, rollouts-PATIENTS.json) and is not made again.
+every stage stays on disk (seed-N/tables, truth, cohort, behaviour, policy/NAME, rollouts-PATIENTS.json) and is not made
+again.
 """
 
 import argparse
