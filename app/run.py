@@ -32,10 +32,11 @@ from ope import definitions, documents, evaluation, quality_page
 from ope.evaluation import Beside, EvaluationConfig
 from policy import behaviour
 from policy.base import LEARNERS
+from policy.batches import FEWEST_PATIENTS
 from policy.behaviour import BehaviourConfig
 from policy.served import NetworkPolicy
 from policy.sweep import SweepConfig
-from policy.train import CheckpointError, Session, require_device
+from policy.train import CheckpointError, Session, TrainConfig, for_few, require_device
 
 TABLES, TRUTH, COHORT, BEHAVIOUR, POLICY, ROLLOUTS, DEFINITIONS, OPE, REPORT = (
     "tables", "truth", "cohort", "behaviour", "policy", "rollouts", "definitions", "ope", "report",
@@ -69,7 +70,7 @@ class RunConfig(Config):
     """What works on shards: `source.workers` processes of this machine, or a Spark cluster; the result is the same."""
     spark: SparkConfig = SparkConfig()
     cohort: CohortConfig
-    learners: dict[str, SerializeAsAny[Config]] = Field(min_length=1)
+    learners: dict[str, SerializeAsAny[TrainConfig]] = Field(min_length=1)
     """Learner -> its own Config."""
     behaviour: BehaviourConfig = BehaviourConfig()
     """The model of what clinicians do in a state, beside which a recommendation is shown."""
@@ -143,7 +144,11 @@ def run(request: Request) -> RunDirectory:
     with opened(request.out, new=request.existing is Existing.REFUSE) as directory:
         whole = bool(directory.record().get("finished"))
         directory.update(name=request.config.name, seed=request.config.seed, finished=False)
-        made = [perform_all(group, directory, request.existing, workers) for group in planned]
+        made = []
+        for group in planned:
+            made.append(perform_all(group, directory, request.existing, workers))
+            if any(stage.name == COHORT for stage in group):
+                _require_enough(request)
         if request.existing is Existing.REPLACE:
             _remove_other_policies(request)
         if any(map(any, made)) or not whole or not (request.out / tracking.STORE).exists():
@@ -348,13 +353,13 @@ def report_stage(request: Request, pdf: bool | None = None) -> Stage:
 def behaviour_stage(request: Request) -> Stage:
     """What clinicians do in a state, fitted on training patients."""
     config, seed = request.config.behaviour, request.config.seed
-    train = partial(behaviour.fit, config=config, seed=seed)
+    train = partial(_imitated, config, seed)
     return _policy_stage(request, BEHAVIOUR, BEHAVIOUR, config.model_dump(mode="json"), train)
 
 
 def _train_stage(request: Request, name: str) -> Stage:
     config, seed = request.config.learners[name], request.config.seed
-    train = partial(policy.fit, name, config=config, seed=seed)
+    train = partial(_learned, name, config, seed)
     settings = {"learner": name, **config.model_dump(mode="json")}
     return _policy_stage(request, f"{POLICY}/{name}", POLICY, settings, train)
 
@@ -364,6 +369,14 @@ def _policy_stage(request: Request, name: str, kind: str, settings: Mapping[str,
     source = request.out / COHORT
     make = partial(_train, source, train, request.device)
     return Stage(name, kind, settings, {COHORT: source}, request.config.seed, make)
+
+
+def _imitated(config: BehaviourConfig, seed: int, episodes: Episodes, *, session: Session) -> NetworkPolicy:
+    return behaviour.fit(episodes, for_few(config, episodes), seed, session)
+
+
+def _learned(name: str, config: TrainConfig, seed: int, episodes: Episodes, *, session: Session) -> NetworkPolicy:
+    return policy.fit(name, episodes, for_few(config, episodes), seed, session=session)
 
 
 def _train(source: Path, train: Train, device: str, draft: artifact.Draft, advance: Advance) -> None:
@@ -383,10 +396,32 @@ def _train(source: Path, train: Train, device: str, draft: artifact.Draft, advan
     draft.notes.update(split=TRAINING_SPLIT, **trained.notes)
 
 
-def _learner_config(name: str, options: object) -> Config:
+def _require_enough(request: Request) -> None:
+    """Say what a small cohort will not carry, before anything is trained on it.
+
+    Raises:
+        InputError: no patient is left to evaluate on; that none trains the cohort has said.
+    """
+    splits = artifact.read_json(artifact.verified(request.out / COHORT, "flow.json"))["splits"]
+    trained, held = splits[TRAINING_SPLIT]["patients"], splits["evaluate"]["patients"]
+    if not held:
+        raise InputError(
+            f"cohort: none of {sum(part['patients'] for part in splits.values())} patients fell to the split 'evaluate'"
+            f" ({trained} train): nothing could be estimated; take more patients, or another seed"
+        )
+    if trained < FEWEST_PATIENTS:
+        told = f"{trained} patients train, fewer than {FEWEST_PATIENTS}: training is short, and no dose is recommended"
+        log.say("few_to_train", f"  {told}", {"patients": trained})
+    needed = request.config.evaluation.gates.min_patients
+    if held < needed:
+        told = f"{held} patients to evaluate on, fewer than {needed}: every value is withheld"
+        log.say("few_to_evaluate", f"  {told}", {"patients": held, "needed": needed})
+
+
+def _learner_config(name: str, options: object) -> TrainConfig:
     if name not in LEARNERS:
         raise ConfigError(f"learners: {name!r} is unknown; known: {', '.join(LEARNERS)}")
-    own: type[Config] = import_module(LEARNERS[name]).Config
+    own: type[TrainConfig] = import_module(LEARNERS[name]).Config
     if isinstance(options, own):
         return options
     if not isinstance(options, Mapping | None):

@@ -27,7 +27,7 @@ from policy.behaviour import BehaviourConfig
 
 CLINICIANS = "clinicians"
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
-NO_MODEL = "no_model: Q is not fitted for controls"
+NO_MODEL = "no_model: Q is fitted neither for controls nor to fewer patients than fqe.folds"
 WEIGHTED = ("tipping_gamma", "influence", "discounts")
 """Parts of `Finding.supporting` that rest on wis."""
 
@@ -139,7 +139,7 @@ def assess(target: Target, learned: bool, setting: Setting) -> Finding:
     found = comparison.compare(
         target.rows, episodes, setting.behaviour, setting.clinical, setting.group, config.gates.support_floor
     )
-    fitted = _fitted(target, setting) if learned and config.fqe is not None else None
+    fitted = _fitted(target, setting) if learned else None
     t = _trajectories(found, fitted, config.gamma, setting)
     shared = overlap.measure(t, episodes.patient, found.unsupported)
     gates = [setting.self_test, *gating.check_overlap(shared, config.gates), setting.calibration]
@@ -148,7 +148,8 @@ def assess(target: Target, learned: bool, setting: Setting) -> Finding:
     plain = _finding(t, shared, gates, chosen, cut, setting, None if fitted is None else fitted.member_values)
     options = (config.comparison, config.level, config.n_bootstrap, setting.seed)
     described = comparison.sections(found, episodes, setting.clinical, *options)
-    supporting = _supporting(t, found, fitted, setting) if learned and shared.ess > 0 else None
+    several = shared.ess > 0 and shared.n_patients > 1
+    supporting = _supporting(t, found, fitted, setting) if learned and several else None
     return Finding(
         plain.overlap, plain.gates, plain.samples, plain.intervals, cut, found.by_group, described, supporting
     )
@@ -186,8 +187,10 @@ def coverage_of(name: str, certificate: Certificate | None) -> dict[str, float]:
     return {grade.estimator: grade.coverage for grade in grades if grade.policy == name}
 
 
-def _fitted(target: Target, setting: Setting) -> Fitted:
+def _fitted(target: Target, setting: Setting) -> Fitted | None:
     config = setting.config
+    if config.fqe is None or len(np.unique(setting.episodes.patient)) < config.fqe.folds:
+        return None
 
     def fit() -> dict[str, np.ndarray]:
         fitted = fqe.evaluate_target(

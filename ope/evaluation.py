@@ -239,9 +239,11 @@ def _setting(
 ) -> Setting:
     everyone = _everyone(cohort_dir, episodes)
     kept = None if using.work is None else Pieces(using.work)
+    folds = min(config.behaviour.folds, len(np.unique(everyone.patient)))
+    model = config.behaviour.model_copy(update={"folds": folds})
 
     def clinicians_model() -> dict[str, np.ndarray]:
-        fitted = behaviour_model.cross_fit(everyone, config.behaviour, seed, done, using.workers)
+        fitted = behaviour_model.cross_fit(everyone, model, seed, done, using.workers)
         return {"probabilities": fitted[-episodes.n :]}
 
     behaviour = pieces.arrays(kept, "behaviour", clinicians_model)["probabilities"]

@@ -15,6 +15,8 @@ from cohort.scaler import Scaler, fit
 BLOCK = 256
 """Minibatches drawn together; row numbers depend on (seed, update) alone, so a resumed run repeats them."""
 STREAM = 0x6261
+FEWEST_PATIENTS = 20
+"""With fewer nobody is held out: a few trajectories are needed whole."""
 
 Truncated = Literal["refuse", "drop"]
 
@@ -175,14 +177,13 @@ def require_different_returns(episodes: Episodes) -> None:
         )
 
 
-def split(episodes: Episodes, fraction: float, seed: int, smallest: int = 20) -> tuple[Episodes, Episodes | None]:
+def split(episodes: Episodes, fraction: float, seed: int) -> tuple[Episodes, Episodes | None]:
     """Training episodes and held-out ones, patients kept together.
 
-    Nothing is held out where `fraction` is 0 or there are fewer than `smallest` patients: a few trajectories
-    are needed whole.
+    Nothing is held out where `fraction` is 0 or there are fewer than `FEWEST_PATIENTS`.
     """
     patients = np.unique(episodes.patient)
-    if fraction == 0.0 or len(patients) < smallest:
+    if fraction == 0.0 or len(patients) < FEWEST_PATIENTS:
         return episodes, None
     count = max(1, round(fraction * len(patients)))
     chosen = np.random.default_rng([seed, STREAM, 1]).permutation(patients)[:count]

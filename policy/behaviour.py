@@ -18,7 +18,7 @@ from cohort.scaler import fit as fit_scaler
 from cohort.workers import each
 from policy import batches, bc
 from policy.served import NetworkPolicy
-from policy.train import Session, TrainConfig
+from policy.train import Session, TrainConfig, for_few
 
 STREAM = 0x6265
 
@@ -32,6 +32,7 @@ class BehaviourConfig(TrainConfig):
     evaluate_every: int = Field(default=100, ge=1)
     min_updates: int = Field(default=250, ge=0)
     folds: int = Field(default=5, ge=2, le=50)
+    """Parts of the patients, each answered by a model fitted on the others; where there are fewer, one patient each."""
     floor: float = Field(default=1e-3, ge=0, lt=1)
     """Least probability of any action in the evaluation's model, by mixing with the uniform distribution."""
 
@@ -84,7 +85,8 @@ def _answered(
     seen: Episodes, fold: Int[np.ndarray, "e"], config: BehaviourConfig, seed: int, k: int
 ) -> Float32[np.ndarray, "m a"]:
     """The probabilities of one fold's decisions, by a model of the other folds."""
-    model = fit(seen.select(fold != k), config, seed)
+    others = seen.select(fold != k)
+    model = fit(others, for_few(config, others), seed)
     return model.probs(seen.state[(fold == k)[seen.episode]])
 
 

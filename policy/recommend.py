@@ -18,6 +18,7 @@ from cohort.scaler import Scaler
 from cohort.scaler import fit as fit_scaler
 from policy import hazards
 from policy.base import Policy
+from policy.batches import FEWEST_PATIENTS
 from policy.served import NetworkPolicy
 
 Gate = Literal["data freshness", "state density", "action support", "hazard rule"]
@@ -57,7 +58,7 @@ class Support:
     action: Int[np.ndarray, "n"]
     n_actions: int
     limit: float
-    """Distance beyond which a state is unfamiliar."""
+    """Distance beyond which a state is unfamiliar; minus infinity where too few patients trained to say."""
     config: RecommendConfig
     row: Int[np.ndarray, "n"]
     """Which of the episodes' rows each is."""
@@ -157,25 +158,24 @@ class Look:
 def support(episodes: Episodes, config: RecommendConfig | None = None, seed: int = 0, gamma: float = 0.99) -> Support:
     """Index training decisions; `gamma` discounts their returns, as the policy's values are.
 
-    The density limit comes from a tenth of the patients, who are searched for among the others.
-
-    Raises:
-        InputError: fewer than 20 patients: neighbours would be the patients themselves.
+    The density limit comes from a tenth of the patients, who are searched for among the others. With fewer than
+    `FEWEST_PATIENTS` no state is familiar: neighbours would be the patients themselves.
     """
     options = config or RecommendConfig()
     rng = np.random.default_rng([seed, 0x7375])
     patients = rng.permutation(np.unique(episodes.patient))
-    if len(patients) < 20:
-        raise InputError(f"support: {len(patients)} patients, at least 20 are needed")
-    probe = np.isin(episodes.patient, patients[: max(2, len(patients) // 10)])[episodes.episode]
+    few = len(patients) < FEWEST_PATIENTS
+    probed_patients = patients[: 0 if few else max(2, len(patients) // 10)]
+    probe = np.isin(episodes.patient, probed_patients)[episodes.episode]
     scaler = episodes.scaler if episodes.scaler is not None else fit_scaler(episodes.state)
     scaled = scaler.transform(episodes.state)
     kept, probed = _thin(np.flatnonzero(~probe), options.max_rows, rng), _thin(np.flatnonzero(probe), 2000, rng)
     count = min(options.neighbours, len(kept))
     index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(scaled[kept])
-    nth = min(options.density_neighbours, count)
-    distance, _ = index.kneighbors(scaled[probed], n_neighbors=nth)
-    limit = float(np.quantile(distance[:, -1], options.density_quantile))
+    limit = -np.inf
+    if not few:
+        distance, _ = index.kneighbors(scaled[probed], n_neighbors=min(options.density_neighbours, count))
+        limit = float(np.quantile(distance[:, -1], options.density_quantile))
     returned = np.where(episodes.terminated[episodes.episode], episodes.returns_to_go(gamma), np.nan)
     return Support(
         scaler, index, episodes.action[kept], episodes.n_actions, limit, options,
@@ -357,7 +357,11 @@ def _failed(found: Evidence, best: int, known: Support) -> list[Failed]:
     """The gates beside data freshness that the policy's likeliest dose does not pass, in their order."""
     config, far = known.config, found.distance[min(known.config.density_neighbours, len(found.distance)) - 1]
     failed = []
-    if far > known.limit:
+    if known.limit == -np.inf:
+        trained = len(np.unique(known.patient))
+        reason = f"{trained} patients trained the policy, too few to tell a familiar state (at least {FEWEST_PATIENTS})"
+        failed.append(Failed("state density", reason, "a run on records of more patients"))
+    elif far > known.limit:
         reason = f"no similar patients in the records (distance {far:.1f}, limit {known.limit:.1f})"
         lifts = "records of more patients like this one; check the charted values for an error"
         failed.append(Failed("state density", reason, lifts))

@@ -98,9 +98,14 @@ def test_wrong_number_of_features_is_refused(served) -> None:  # type: ignore[no
         recommend(fitted, np.zeros((1, 7)), known, fitted)
 
 
-def test_too_few_patients_for_a_search_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 20"):
-        support(probes.clinic(patients=10), CONFIG)
+def test_with_too_few_patients_no_state_is_familiar(served) -> None:  # type: ignore[no-untyped-def]
+    fitted, _ = served
+    few = probes.clinic(patients=19)
+    looked = recommend(fitted, few.state, support(few, CONFIG), fitted)
+    assert {one.gate for one in looked} == {"state density"}
+    assert looked[0].reason == "19 patients trained the policy, too few to tell a familiar state (at least 20)"
+    assert {one.action for one in looked} == {None}
+    assert {one.gate for one in recommend(fitted, few.state, served[1], fitted)} != {"state density"}
 
 
 def test_an_abstention_lists_no_doses(served) -> None:  # type: ignore[no-untyped-def]
