@@ -39,6 +39,8 @@ class AccessConfig(Config):
     """TOML file with an `[auth]` section for OpenID Connect."""
     roles: dict[str, Role] = Field(default_factory=dict)
     """E-mail address of a signed-in person to their role; who is not listed may not enter."""
+    sign_in_hours: float = Field(default=12.0, gt=0, le=720)
+    """How long a sign-in by `oidc` holds; without it a browser on the ward stays signed in for a month."""
     address: str = LOCAL
     """Where the server listens; anything but this machine needs `oidc`."""
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost")

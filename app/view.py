@@ -69,6 +69,8 @@ _SORTS: dict[str, tuple[str, bool]] = {
 SORTS = tuple(_SORTS)
 SHOW = ("all stays", "with a recommendation", "without one")
 RECOMMENDS = "recommendation"
+ASKED_AT_ONCE = 400
+"""Rows that the policy is asked about at a time where the worklist is cut to what it recommends."""
 LONGEST = 200
 """Characters of a text that somebody typed or charted which are shown."""
 Tone = Literal["refused", "insufficient", "eligible"]
@@ -156,8 +158,13 @@ def units(decisions: pd.DataFrame) -> list[str]:
     return sorted(decisions["unit"].unique())
 
 
-def worklist(of: Study, hour: float, filters: Filters | None = None, sort: str = SORTS[0]) -> pd.DataFrame:
-    """The stays with a decision at `hour` that pass the filters, one row each; missing values are sorted last."""
+def worklist(
+    of: Study, hour: float, filters: Filters | None = None, sort: str = SORTS[0], most: int | None = None
+) -> pd.DataFrame:
+    """The stays with a decision at `hour` that pass the filters, one row each; missing values are sorted last.
+
+    Where the policy must be asked about each row to tell, it is asked until `most` rows are found.
+    """
     wanted = filters or Filters()
     rows: pd.DataFrame = of.decisions[of.decisions[HOUR] == hour]
     if wanted.search.strip():
@@ -170,11 +177,11 @@ def worklist(of: Study, hour: float, filters: Filters | None = None, sort: str =
         rows = rows[rows["lactate"] >= wanted.lactate_least]
     if wanted.map_most is not None:
         rows = rows[rows["map"] <= wanted.map_most]
-    if wanted.show != SHOW[0]:
-        recommends = np.array([word == RECOMMENDS for word in said(of, rows)], bool)
-        rows = rows[recommends == (wanted.show == SHOW[1])]
     column, ascending = _SORTS[sort]
-    return rows.sort_values([column, "stay_id"], ascending=[ascending, True], na_position="last", ignore_index=True)
+    rows = rows.sort_values([column, "stay_id"], ascending=[ascending, True], na_position="last", ignore_index=True)
+    if wanted.show != SHOW[0]:
+        rows = _recommended(of, rows, wanted.show == SHOW[1], most)
+    return rows
 
 
 def said(of: Study, rows: pd.DataFrame) -> list[str]:
@@ -210,10 +217,11 @@ def worklist_columns(rows: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def counted(total: int, shown: int, hour: float) -> str:
-    """How many stays the worklist has and how many of them are listed."""
-    text = f"{total:,} stays of the evaluation patients have such a decision at {hour:g} h"
-    return text if shown == total else f"{text}; the first {shown:,} are listed"
+def counted(found: int, listed: int, hour: float, all_asked: bool = True) -> str:
+    """How many stays were found for the worklist and how many are listed; without `all_asked` there may be more."""
+    many = f"{found:,}" if all_asked or found == listed else f"More than {listed:,}"
+    text = f"{many} stays of the evaluation patients have such a decision at {hour:g} h"
+    return text if found == listed else f"{text}; the first {listed:,} are listed"
 
 
 def patient_text(rows: pd.DataFrame, hour: float) -> str:
@@ -509,6 +517,20 @@ def dose_text(of: Study, action: int) -> str:
     return f"{fluid:,.0f} mL in {of.dictionary.step_hours:g} h and {vasopressor:.2f} µg/kg/min"
 
 
+def _recommended(of: Study, rows: pd.DataFrame, wanted: bool, most: int | None) -> pd.DataFrame:
+    """The first `most` rows on which Suture recommends a dose; or, where that is not `wanted`, recommends none."""
+    if of.verdict == gates.REFUSED:
+        return rows.head(0) if wanted else rows
+    found: list[pd.DataFrame] = [rows.head(0)]
+    for start in range(0, len(rows), ASKED_AT_ONCE):
+        part = rows.iloc[start : start + ASKED_AT_ONCE]
+        recommends = np.array([word == RECOMMENDS for word in said(of, part)], bool)
+        found.append(part[recommends == wanted])
+        if most is not None and sum(map(len, found)) >= most:
+            break
+    return pd.concat(found, ignore_index=True)
+
+
 @lru_cache(maxsize=2)
 def _words(of: Study) -> dict[tuple[int, float], str]:  # noqa: ARG001
     """(stay, hour) -> what is said of it, as far as it was asked."""
@@ -541,6 +563,8 @@ def _what(entry: Entry) -> str:
         return f"intends {entry.body['fluid']:g} mL and {entry.body['vasopressor']:g} µg/kg/min"
     if entry.kind == "model":
         return f"policy {entry.body['policy']} {entry.body['model']['policy'][:12]}, {entry.body['verdict']}"
+    if entry.kind == "sign_in":
+        return f"refused: {entry.body['refused']}" if "refused" in entry.body else f"by {entry.body['by']}"
     return ""
 
 

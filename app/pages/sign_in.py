@@ -1,12 +1,13 @@
 """Sign in: who is here, by OpenID Connect where it is configured, else by a name and a role given for this session."""
 
+import time
 import uuid
 
 import streamlit as st
 
-from app import access
+from app import access, view
 from app.access import Visitor
-from app.audit_log import AuditError, AuditLog
+from app.audit_log import Actor, AuditError, AuditLog
 from app.pages.context import show_message, show_problem, tell
 from app.settings import ROLES, AppConfig
 from app.study import Problem
@@ -15,6 +16,7 @@ LOCAL_ONLY = (
     "No sign-in service is configured, so this app answers on this machine only. "
     "Say who you are: the audit log records it with everything you are shown and answer."
 )
+OIDC = "OpenID Connect"
 
 
 def visitor(settings: AppConfig, log: AuditLog | Problem) -> Visitor | None:
@@ -60,16 +62,27 @@ def _by_oidc(settings: AppConfig, log: AuditLog | Problem) -> Visitor | None:
         st.button("Sign in", key="login", on_click=st.login, type="primary")
         return None
     email = str(st.user.get("email") or "")
-    role = access.role_of(settings.access, email) if st.user.get("email_verified", True) else None
-    if role is None:
-        remedy = "Ask whoever runs this app to list your address under access.roles."
-        show_problem(Problem("You have no role here", "You are signed in, but no role is listed for you.", remedy))
-        st.button("Sign out", key="logout", on_click=st.logout)
+    refused, role = access.refusal(settings.access, st.user, time.time()), access.role_of(settings.access, email)
+    if refused is not None or role is None:
+        _refuse(email, str(refused), log)
         return None
     known: Visitor | None = st.session_state.get("visitor")
     if known is None or (known.name, known.role) != (email, role):
-        known = _remember(Visitor(email, role, str(uuid.uuid4())), log, "OpenID Connect")
+        known = _remember(Visitor(email, role, str(uuid.uuid4())), log, OIDC)
     return known
+
+
+def _refuse(email: str, why: str, log: AuditLog | Problem) -> None:
+    """Say so, and log it once in each session: an auditor may ask who tried."""
+    remedy = "Sign in again; or ask whoever runs this app to list your address under access.roles."
+    show_problem(Problem("You may not enter", f"You are signed in as {view.plain(email, 80)}, but {why}.", remedy))
+    st.button("Sign out", key="logout", on_click=st.logout, type="primary")
+    if isinstance(log, AuditLog) and st.session_state.get("refused") != (email, why):
+        try:
+            log.append("sign_in", Actor(email, "none", str(uuid.uuid4())), {"by": OIDC, "refused": why})
+        except AuditError:
+            return  # nothing is shown to this person either way
+        st.session_state["refused"] = email, why
 
 
 def _remember(who: Visitor, log: AuditLog | Problem, how: str) -> Visitor:

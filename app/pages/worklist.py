@@ -20,10 +20,10 @@ def show(context: Context) -> None:
     hour = _decision_time(of)
     filters, sort = _filters(of)
     with st.spinner("Asking the policy ...", show_time=False):
-        rows = view.worklist(of, hour, filters, sort)
-        listed = rows.head(SHOWN_AT_MOST)
+        found = view.worklist(of, hour, filters, sort, SHOWN_AT_MOST + 1)
+        listed = found.head(SHOWN_AT_MOST)
         words = view.said(of, listed)
-    st.caption(view.counted(len(rows), len(listed), hour))
+    st.caption(view.counted(len(found), len(listed), hour, filters.show == view.SHOW[0]))
     if listed.empty:
         st.info("No stay has such a decision here. Choose another decision time, or clear the filters.")
         return

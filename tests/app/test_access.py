@@ -39,11 +39,80 @@ def test_without_a_sign_in_service_no_other_machine_is_answered(address: str, tm
         serve.serve(tmp_path, told_in=told)
 
 
+SECRETS = {
+    "redirect_uri": "https://suture.hospital.example/oauth2callback",
+    "cookie_secret": "c" * 32,
+    "client_id": "suture",
+    "client_secret": "hunter2",
+    "server_metadata_url": "https://login.hospital.example/.well-known/openid-configuration",
+}
+
+
+def sign_in(folder: Path, auth: dict[str, object]) -> AccessConfig:
+    file = folder / "secrets.toml"
+    file.write_text("\n".join(["[auth]", *(f"{key} = {value!r}" for key, value in auth.items())]))
+    return AccessConfig(oidc=file, address="0.0.0.0", roles={"a@b": "clinician"})
+
+
 def test_a_sign_in_service_needs_somebody_who_may_enter(tmp_path: Path) -> None:
-    oidc = AccessConfig(oidc=tmp_path / "secrets.toml", address="0.0.0.0")
+    oidc = sign_in(tmp_path, SECRETS)
     with pytest.raises(ConfigError, match=r"access\.roles: empty"):
-        access.require_safe(AppConfig(access=oidc))
-    access.require_safe(AppConfig(access=oidc.model_copy(update={"roles": {"a@b": "clinician"}})))
+        access.require_safe(AppConfig(access=oidc.model_copy(update={"roles": {}})))
+    access.require_safe(AppConfig(access=oidc))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("client_secret", "", "auth.client_secret: missing"),
+        ("client_id", 3, "auth.client_id: missing or no text"),
+        ("cookie_secret", "short and secret", "auth.cookie_secret: needs 32"),
+        (
+            "redirect_uri",
+            "https://suture.hospital.example/",
+            "auth.redirect_uri: expected the app's address and /oauth",
+        ),
+        ("redirect_uri", "http://suture.hospital.example/oauth2callback", "auth.redirect_uri: expected https"),
+        ("server_metadata_url", "http://login.hospital.example/", "auth.server_metadata_url: expected https"),
+        ("server_metadata_url", "ftp://127.0.0.1/", "auth.server_metadata_url: expected https"),
+    ],
+)
+def test_a_sign_in_that_cannot_work_or_would_be_heard_is_refused_without_a_secret(
+    tmp_path: Path, key: str, value: object, says: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        access.require_safe(AppConfig(access=sign_in(tmp_path, SECRETS | {key: value})))
+    assert says in str(error.value)
+    for secret in (SECRETS["cookie_secret"], "short and secret", "https://suture.hospital.example/"):
+        assert secret not in str(error.value)
+    assert SECRETS["client_secret"] not in str(error.value)
+
+
+def test_a_sign_in_file_that_is_missing_or_no_toml_is_one_line(tmp_path: Path) -> None:
+    for text, says in (
+        (None, "FileNotFoundError"),
+        ("[auth", "TOMLDecodeError"),
+        ("auth = 1", "no section"),
+        ("", "no s"),
+    ):
+        file = tmp_path / "secrets.toml"
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            access.require_safe(AppConfig(access=AccessConfig(oidc=file, roles={"a@b": "clinician"})))
+
+
+def test_on_this_machine_a_provider_needs_no_certificate(tmp_path: Path) -> None:
+    here = {"redirect_uri": "http://127.0.0.1:{port}/oauth2callback", "server_metadata_url": "http://localhost:9/x"}
+    access.require_safe(AppConfig(access=sign_in(tmp_path, SECRETS | here)))
+
+
+def test_a_sign_in_holds_so_long_and_needs_a_time() -> None:
+    known = AccessConfig(roles={"a@b": "clinician"}, sign_in_hours=1.0)
+    says = {"email": "a@b", "iat": 10_000.0}
+    assert access.refusal(known, says, 10_000.0 + 3599) is None
+    assert access.refusal(known, says, 10_000.0 + 3600) == "signed in more than 1 h ago"
+    assert access.refusal(known, {"email": "a@b"}, 1.7e9) == "signed in more than 1 h ago"
 
 
 def test_an_unknown_role_or_key_is_an_error_of_the_settings(tmp_path: Path) -> None:

@@ -358,23 +358,28 @@ def test_with_a_sign_in_service_nobody_enters_by_giving_a_name(run: Path, enter:
 
 
 @pytest.mark.parametrize(
-    ("claims", "enters"),
+    ("claims", "refused"),
     [
-        ({"email": "A@b.org", "email_verified": True}, True),
-        ({"email": "A@b.org", "email_verified": False}, False),
-        ({"email": "stranger@b.org", "email_verified": True}, False),
-        ({}, False),
+        ({"email_verified": True}, None),
+        ({"email_verified": False}, "the provider has not verified the address"),
+        ({"email": "stranger@b.org"}, "no role is listed for the address"),
+        ({"email": None}, "no role is listed for the address"),
+        ({"iat": time.time() - 13 * 3600}, "signed in more than 12 h ago"),
     ],
 )
 def test_who_is_signed_in_enters_with_the_listed_role_and_nobody_else(
-    run: Path, enter: Open, told: Path, monkeypatch: pytest.MonkeyPatch, claims: dict[str, object], enters: bool
+    run: Path, enter: Open, told: Path, monkeypatch: pytest.MonkeyPatch, claims: dict[str, object], refused: str | None
 ) -> None:
     told.write_text(told.read_text() + "access: {oidc: secrets.toml, roles: {a@b.org: auditor}}\n")
-    monkeypatch.setattr("streamlit.user", {"is_logged_in": True, **claims})
+    says = {"is_logged_in": True, "email": "A@b.org", "iat": time.time() - 3600, **claims}
+    monkeypatch.setattr("streamlit.user", says)
     page = enter(run, role=None)
-    assert titles(page) == ([access.PAGES["auditor"][0]] if enters else ["You have no role here"])
-    signed = [entry for entry in entries(run, told) if entry.kind == "sign_in"]
-    assert [(entry.actor.name, entry.body["by"]) for entry in signed] == ([("A@b.org", "OpenID Connect")] * enters)
+    page.run()
+    assert titles(page) == ([access.PAGES["auditor"][0]] if refused is None else ["You may not enter"])
+    assert refused is None or refused in texts(page)
+    (signed,) = (entry for entry in entries(run, told) if entry.kind == "sign_in")
+    assert signed.actor.name == (says["email"] or "")
+    assert signed.body == {"by": "OpenID Connect"} | ({"refused": refused} if refused else {})
 
 
 def test_a_file_that_nobody_reads_closes_the_run_too_once_it_was_looked_at(

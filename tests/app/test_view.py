@@ -92,6 +92,31 @@ def test_the_list_can_be_cut_to_those_with_and_those_without_a_recommendation(op
     assert len(everyone) == len(those_with) + len(without)
     assert set(view.said(opened, those_with)) == {view.RECOMMENDS}
     assert view.RECOMMENDS not in view.said(opened, without)
+    refused = replace(opened, verdict=gates.REFUSED)
+    assert [len(view.worklist(refused, 8.0, Filters(show=show))) for show in view.SHOW] == [
+        len(everyone),
+        0,
+        len(everyone),
+    ]
+
+
+def test_the_policy_is_asked_about_no_more_stays_than_the_list_needs(
+    opened: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "ASKED_AT_ONCE", 2)
+    fresh = replace(opened)  # nothing was said of it yet
+    those_with = view.worklist(opened, 8.0, Filters(show=view.SHOW[1]))
+    few = view.worklist(fresh, 8.0, Filters(show=view.SHOW[1]), most=2)
+    assert 2 <= len(few) <= 3
+    assert few["stay_id"].tolist() == those_with["stay_id"].tolist()[: len(few)]
+    assert len(view._words(fresh)) < len(view.worklist(opened, 8.0))
+
+
+def test_the_list_says_how_many_stays_there_are_where_it_knows() -> None:
+    assert view.counted(3, 3, 8.0) == "3 stays of the evaluation patients have such a decision at 8 h"
+    assert view.counted(8089, 200, 8.0).endswith("at 8 h; the first 200 are listed")
+    assert view.counted(201, 200, 8.0, all_asked=False).startswith("More than 200 stays")
+    assert view.counted(8, 8, 8.0, all_asked=False).startswith("8 stays")
 
 
 def test_the_worklists_columns_have_units_and_a_units_name_cannot_do_harm(opened: Study) -> None:
