@@ -123,12 +123,16 @@ def with_served(
     return {**found, "served_above": above, "verdict": "overestimates" if bad else found["verdict"]}
 
 
-def summary(curves: Sequence[dict[str, float]], at: Watch) -> dict[str, Any]:
-    """The verdict over a whole training run, for the policy's notes: the worst row decides."""
-    rows = [row for row in curves if "q_max" in row]
+def summary(curves: Sequence[dict[str, float]], at: Watch, served: int) -> dict[str, Any]:
+    """The verdict over a training run up to the update whose weights are served: the worst row until then decides.
+
+    Weights from after the best update are thrown away, and so is what they believed; only an explosion always counts.
+    """
+    watched = [row for row in curves if "q_max" in row]
+    rows = [row for row in watched if row["update"] <= served]
     worst = max(rows, key=lambda row: row["q_max"])
     verdict: Verdict = "within bounds"
-    if any(exploded(row, at) for row in rows):
+    if any(exploded(row, at) for row in watched):
         verdict = "exploded"
     elif max(row["q_above"] for row in rows) > TOLERATED:
         verdict = "overestimates"

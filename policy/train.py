@@ -242,7 +242,10 @@ def run(task: Task, prepared: Prepared, config: TrainConfig, seed: int, session:
     ended = "exploded" if state.exploded else "early" if state.update < config.updates else "complete"
     notes = {"updates": state.update, "ended": ended, "best_at": dict(state.best_at)}
     if watched is not None:
-        notes["overestimation"] = monitor.summary(state.curves, watched)
+        served = max(
+            (state.best_at[group] for group in task.bootstraps if group in state.best_at), default=state.update
+        )
+        notes["overestimation"] = monitor.summary(state.curves, watched, served)
     return Outcome(tuple(state.curves), notes)
 
 

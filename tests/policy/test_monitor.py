@@ -59,7 +59,7 @@ def test_share_excess_and_epsilon_by_hand() -> None:
     assert row["q_max"] == pytest.approx(3.0)
     assert row["q_above"] == pytest.approx(0.25)
     assert (row["excess"], row["epsilon"]) == (pytest.approx(2.0), pytest.approx(0.2))
-    assert monitor.summary([row | {"update": 1.0}], at)["verdict"] == "overestimates"
+    assert monitor.summary([row | {"update": 1.0}], at, 1)["verdict"] == "overestimates"
 
 
 @pytest.mark.parametrize("worst", [100.0, -100.0, float("nan"), float("inf")])
@@ -73,7 +73,16 @@ def test_values_inside_are_within_bounds() -> None:
     at = _watch()
     row = monitor.look(lambda _: torch.full((len(at.state), 4), 0.5), at)
     assert not monitor.exploded(row, at)
-    assert monitor.summary([row | {"update": 1.0}], at)["verdict"] == "within bounds"
+    assert monitor.summary([row | {"update": 1.0}], at, 1)["verdict"] == "within bounds"
+
+
+def test_what_thrown_away_weights_believed_does_not_count_unless_it_exploded() -> None:
+    at = _watch()
+    low, high, far = ({**monitor.look(lambda _, v=v: torch.full((len(at.state), 4), v), at)} for v in (0.5, 3.0, 100.0))
+    first, later = low | {"update": 1.0}, high | {"update": 2.0}
+    assert monitor.summary([first, later], at, 1)["verdict"] == "within bounds"
+    assert monitor.summary([first, later], at, 2)["verdict"] == "overestimates"
+    assert monitor.summary([first, far | {"update": 2.0}], at, 1)["verdict"] == "exploded"
 
 
 @pytest.mark.parametrize(
