@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from policy.served import NetworkPolicy
 MAIN, IMITATOR = "conservative_iql", "bc"
 MASKED = ("iql", "awac", "cql", "bcq", "bear", "dqn", "sac")
 NAIVE = ("dqn", "sac")
+DIVERGENCES = (0.05, 0.2, 0.3, 0.5)
+"""Other than the default, to see what the main method's caution costs."""
 LEARNERS = (MAIN, IMITATOR, "filtered_bc", "awr", "awac", "iql", "cql", "bcq", "bear", "dpo", "dqn", "sac")
 SEEDS, SIZES, TREATED = (1, 2, 3, 4, 5), (2_000, 20_000), 2_000
 QUICK_SEEDS, QUICK_SIZE, QUICK_TREATED, QUICK_LEARNERS = (1, 2), 300, 60, (MAIN, IMITATOR)
@@ -122,7 +125,7 @@ def hospital_of(work: Path, stays: int, seed: int, learners: Sequence[str], trea
     wanted = list(CONTROLS)
     for learner in learners:
         trained = learn(ward, learner)
-        for name, one in {learner: trained, **masked_of(ward, learner, trained)}.items():
+        for name, one in {learner: trained, **served(ward, learner, trained)}.items():
             treats = {} if name in rows else truth(one, treated, seed)
             rows[name] = {**rows.get(name, {}), **treats, **distance(ward, one), **facts(one)}
             note(path, treated, rows)
@@ -159,16 +162,19 @@ def learn(ward: Ward, learner: str) -> NetworkPolicy:
     return kept(ward.path / "policy" / learner, fit, ward.seed)
 
 
-def masked_of(ward: Ward, learner: str, trained: NetworkPolicy) -> dict[str, NetworkPolicy]:
-    """Its values served inside the clinicians' support at the main method's divergence, where it has values."""
-    if learner not in MASKED:
-        return {}
-    name = f"{learner}_masked"
+def served(ward: Ward, learner: str, trained: NetworkPolicy) -> dict[str, NetworkPolicy]:
+    """Its values served inside the clinicians' support: a baseline's at the default divergence, the main method's at others."""
+    named = {f"{learner}_masked": ExtractionConfig()} if learner in MASKED else {}
+    if learner == MAIN:
+        named = {f"{MAIN} at target_kl {kl:g}": ExtractionConfig(target_kl=kl) for kl in DIVERGENCES}
 
-    def extract() -> NetworkPolicy:
-        return masked.extract(trained, ward.clinicians, ward.train.state, ExtractionConfig(), name)
+    def extract(name: str, config: ExtractionConfig) -> NetworkPolicy:
+        return masked.extract(trained, ward.clinicians, ward.train.state, config, name)
 
-    return {name: kept(ward.path / "policy" / name, extract, ward.seed)}
+    return {
+        name: kept(ward.path / "policy" / name.replace(" ", "_"), partial(extract, name, config), ward.seed)
+        for name, config in named.items()
+    }
 
 
 def kept(path: Path, make: Callable[[], NetworkPolicy], seed: int) -> NetworkPolicy:
