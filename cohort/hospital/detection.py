@@ -23,7 +23,8 @@ def caught(tables: Path, canonical: Path, truth: Path) -> dict[str, tuple[int, i
         canonical: the shards that were made of them.
         truth: the simulator's, with faults.parquet.
     """
-    with duckdb.connect() as db:
+    with duckdb.connect(config={"threads": 1}) as db:
+        db.execute("set enable_progress_bar = false")
         _open(db, tables, canonical, truth)
         found = {kind: _values(db, kind) for kind in _VALUES}
         found["hourly_as_minute"] = _infusions(db, "hourly_as_minute", "abs(c.normalised_rate - r.rate) < 1e-9")
@@ -46,12 +47,18 @@ def write(out: Path, tables: Path, canonical: Path, truth: Path) -> None:
 
 
 def _open(db: duckdb.DuckDBPyConnection, tables: Path, canonical: Path, truth: Path) -> None:
-    """Tables of the raw infusions, the canonical tables and the faults."""
-    for name in ("stays", "observations", "infusions", "outputs"):
+    """Tables of the faults and the canonical tables; of the largest only what was charted when a fault was."""
+    for name in ("stays", "infusions", "outputs"):
         db.execute(f"create table c_{name} as select * from read_parquet('{canonical}/shard-*/{name}.parquet')")
     db.execute(
         f"""create table faults as select * from read_parquet('{truth}/faults.parquet')
             where stay_id in (select stay_id from c_stays)"""
+    )
+    db.execute("create table touched as select distinct subject_id, charttime from faults join c_stays using (stay_id)")
+    db.execute(
+        f"""create table c_observations as select o.* from read_parquet('{canonical}/shard-*/observations.parquet') o
+            join c_stays s using (stay_id)
+            join touched t on t.subject_id = s.subject_id and t.charttime = o.charted"""
     )
     known = items.load("mimic_iv")
     pairs = ",".join(f"({i}, '{group.concept}')" for group in (*known.chart, *known.lab) for i in group.ids)
@@ -104,9 +111,10 @@ def _duplicates(db: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     """
     db.execute(
         """create table distinct_rows as select subject_id, concept, charttime, count(*) as n from (
-           select distinct subject_id, itemid, charttime, valuenum, value from chart union
-           select distinct subject_id, itemid, charttime, valuenum, value from lab)
-           join concepts using (itemid) group by all"""
+           select distinct subject_id, itemid, charttime, valuenum, value
+           from chart join touched using (subject_id, charttime) union
+           select distinct subject_id, itemid, charttime, valuenum, value
+           from lab join touched using (subject_id, charttime)) join concepts using (itemid) group by all"""
     )
     db.execute(
         """create table kept_rows as select s.subject_id, o.concept, o.charted as charttime, count(*) as n
