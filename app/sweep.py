@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +18,8 @@ from app.stage import Advance, Stage, perform
 from app.summary import wide
 from cohort import artifact, build
 from cohort.config import Config
+from ope import frontier
+from ope.frontier import Bound
 from policy import sweep
 from policy.sweep import Setting
 from policy.train import Session, require_device
@@ -46,16 +50,28 @@ def stage(request: Request) -> Stage:
     own: dict[str, Config | Mapping[str, Any]] = {
         name: learners[name] for name in config.learners if name in learners and name != sweep.MAIN
     }
+    judged = request.config.evaluation
     settings = config.model_dump(mode="json") | {
-        "options": {name: learners[name].model_dump(mode="json") for name in own}
-    }
+        "options": {name: learners[name].model_dump(mode="json") for name in own},
+        "bound": {
+            "estimator": frontier.ESTIMATOR, "gamma": judged.gamma, "level": judged.level,
+            "clip": judged.comparison.clip, "gates": judged.gates.model_dump(mode="json"),
+        },
+    }  # fmt: skip
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
         train, select = build.episodes(source, TRAINING_SPLIT), build.episodes(source, SELECT_SPLIT)
         session = Session(None, None if draft.work is None else draft.work / CHECKPOINT_FILE, request.device)
-        rows = sweep.run(train, select, config, own, session, advance)
-        artifact.write_parquet(pa.Table.from_pandas(sweep.table(rows), preserve_index=False), draft.path / TABLE_FILE)
-        artifact.write_json(draft.path / SELECTED_FILE, _document(rows, config.min_ess))
+        bounds: dict[Setting, Bound] = {}
+
+        def seen(row: Setting, probs: np.ndarray, usual: np.ndarray) -> None:
+            bounds[row] = frontier.bound(select, probs, usual, judged)
+
+        rows = sweep.run(train, select, config, own, session, advance, seen)
+        artifact.write_parquet(_table(rows, bounds), draft.path / TABLE_FILE)
+        document = _document(rows, config.min_ess)
+        document["bound"] = {**settings["bound"], "clinicians": asdict(frontier.clinicians(select, judged))}
+        artifact.write_json(draft.path / SELECTED_FILE, document)
         draft.rows["settings"] = len(rows)
 
     return Stage(SWEEP, SWEEP, settings, {COHORT: source}, request.config.seed, make)
@@ -67,19 +83,29 @@ def show(directory: Path, console: Console | None = None) -> None:
     table = Table(box=None, pad_edge=False)
     for column in tracking.SETTING:
         table.add_column(column.replace("_", " "))
-    for column in ("held out", "KL", "actions", "ESS"):
+    for column in ("held out", "KL", "actions", "ESS", "worth at least"):
         table.add_column(column, justify="right")
     table.add_column("")
     for row in _rows(directory):
         named = ["" if row[key] is None else f"{row[key]}" for key in tracking.SETTING]
         held = None if row["held_td"] is None else row["held_td"] + (row["held_expectile"] or 0.0)
-        measured = (held, row["kl_behaviour"], row["supported_actions"], row["ess"])
+        measured = (held, *(row[key] for key in ("kl_behaviour", "supported_actions", "ess", "lower_bound")))
         shown = ("–" if value is None else f"{value:.4g}" for value in measured)
         table.add_row(*named, *shown, (row["infeasible"] or "").partition(":")[0])
     out.print(table)
     for learner, found in artifact.read_json(directory / SELECTED_FILE)["selected"].items():
         chosen = ", ".join(f"{key} {value:g}" for key, value in found["options"].items()) if found["options"] else None
         out.print(f"{learner}: {chosen or found['reason']}")
+
+
+def _table(rows: list[Setting], bounds: Mapping[Setting, Bound]) -> pa.Table:
+    """The sweep's own columns, and each setting's lower bound or why there is none."""
+    found = [bounds.get(row, Bound(None, row.infeasible)) for row in rows]
+    frame = sweep.table(rows).assign(
+        lower_bound=pd.array([one.value for one in found], "Float64"),
+        lower_bound_withheld=pd.array([one.withheld for one in found], "string"),
+    )
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _document(rows: list[Setting], min_ess: float) -> dict[str, Any]:

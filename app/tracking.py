@@ -28,7 +28,16 @@ ARTIFACTS = "mlartifacts"
 EXPERIMENT = "suture"
 POLICIES, SWEEP = "policy/", "sweep"
 SETTING = ("learner", "tau", "target_kl", "temperature", "eps", "seed")
-MEASURED = ("held_td", "held_expectile", "alpha", "kl_behaviour", "kl_masked", "supported_actions", "ess")
+MEASURED = (
+    "held_td",
+    "held_expectile",
+    "alpha",
+    "kl_behaviour",
+    "kl_masked",
+    "supported_actions",
+    "ess",
+    "lower_bound",
+)
 """Columns of a sweep's table."""
 _BATCH = 1000
 """MLflow takes at most so many metrics (and 100 parameters) in one call."""

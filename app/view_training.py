@@ -11,6 +11,7 @@ import pandas as pd
 
 from app import sweep, tracking
 from app.study import Problem
+from app.tracking import SETTING
 from app.view import Table
 from cohort import artifact
 from cohort.errors import ArtifactError
@@ -129,11 +130,18 @@ def frontier(run: Path) -> tuple[tuple[str, ...], Table, str] | Problem:
         chosen = artifact.read_json(directory / sweep.SELECTED_FILE)
     except ArtifactError as error:
         return Problem("The sweep fails verification", str(error), f"suture sweep CONFIG --out {run} --overwrite")
+    if "bound" not in chosen:
+        told = f"{directory} was made by an older Suture: its settings have no lower bounds."
+        return Problem("The sweep is of an older version", told, f"suture sweep CONFIG --out {run} --overwrite")
+    known = chosen["bound"]["clinicians"]["value"]
+    clinicians = None if known is None else (float(known), f"the clinicians' mean: {known:+.3f}")
     pictures = (
+        _against(rows[rows["lower_bound"].notna()], chosen, "lower_bound", "worth at least", clinicians),
         _against(rows, chosen, "ess", "effective episodes left", (float(chosen["min_ess"]), "the rule needs as many")),
         _against(rows, chosen, "supported_actions", "doses within the mask, mean"),
     )
-    return tuple(one for one in pictures if one), _settings(rows, chosen), _selection(chosen)
+    told = f"{_selection(chosen)}\n{_bounds(rows, chosen['bound'])}"
+    return tuple(one for one in pictures if one), _settings(rows, chosen), told
 
 
 def _series(label: str, points: Sequence[tuple[float, float]]) -> Series:
@@ -178,12 +186,12 @@ def _against(
         Series(str(learner), mine["kl_behaviour"].tolist(), mine[column].tolist())
         for learner, mine in list(possible.sort_values("kl_behaviour").groupby("learner"))[:4]
     ]
-    picked = [found["setting"] for found in chosen["selected"].values() if found["setting"]]
+    picked = [row for row in possible.to_dict("records") if _is_selected(row, chosen)]
     if picked:
         series.append(Series("selected", [one["kl_behaviour"] for one in picked], [one[column] for one in picked]))
     if not series:
         return ""
-    told = f"{name} against KL to the clinicians: {len(possible)} of {len(rows)} settings have a policy" + "".join(
+    told = f"{name} against KL to the clinicians, of {len(possible)} settings" + "".join(
         f"; {one['learner']} selected at KL {one['kl_behaviour']:.3g} with {one[column]:.3g}" for one in picked
     )
     axes = ("KL to the clinicians on the select split (nats)", name)
@@ -192,8 +200,6 @@ def _against(
 
 def _settings(rows: pd.DataFrame, chosen: Mapping[str, Any]) -> Table:
     """Every setting, those that have no policy with the reason."""
-    picked = [found["setting"] for found in chosen["selected"].values() if found["setting"]]
-    keys = ("learner", "tau", "target_kl", "temperature", "eps", "seed")
     head = (
         "Learner",
         "τ",
@@ -205,16 +211,39 @@ def _settings(rows: pd.DataFrame, chosen: Mapping[str, Any]) -> Table:
         "KL",
         "Supported actions",
         "Effective episodes",
+        "Worth at least",
         "Note",
     )
     out = []
     for row in rows.astype(object).where(rows.notna(), None).to_dict("records"):
-        mark = "selected" if any(all(row[key] == one[key] for key in keys) for one in picked) else ""
+        mark = "selected" if _is_selected(row, chosen) else ""
         numbers = (row[key] for key in ("held_td", "kl_behaviour", "supported_actions", "ess"))
         told = ("–" if value is None else f"{value:.3g}" for value in numbers)
-        named = ("–" if row[key] is None else f"{row[key]}" for key in keys)
-        out.append((*named, *told, mark or str(row["infeasible"] or "").partition(":")[0]))
+        named = ("–" if row[key] is None else f"{row[key]}" for key in SETTING)
+        bound = "–" if row["infeasible"] else "withheld" if row["lower_bound"] is None else f"{row['lower_bound']:+.3f}"
+        why = row["infeasible"] or (row["lower_bound_withheld"] or "").partition(": ")[2]
+        out.append((*named, *told, bound, "; ".join(part for part in (mark, why) if part)))
     return Table("Every setting that was tried", head, tuple(out))
+
+
+def _is_selected(row: Mapping[Any, Any], chosen: Mapping[str, Any]) -> bool:
+    """Whether the rule chose this setting of its learner; its table has NaN or None where the choice has None."""
+    one = chosen["selected"][row["learner"]]["setting"]
+    return one is not None and all(row[key] == one[key] or (pd.isna(row[key]) and one[key] is None) for key in SETTING)
+
+
+def _bounds(rows: pd.DataFrame, known: Mapping[str, Any]) -> str:
+    """What the lower bounds are, and why some or all are withheld."""
+    withheld = rows.loc[rows["infeasible"].isna(), "lower_bound_withheld"].dropna()
+    told = (
+        f"Worth at least: a lower bound of the return that holds with probability {known['level']:.0%} on the select "
+        f"split ({known['estimator']}, weights clipped at {known['clip']:g}). The rule does not read it, and at such "
+        "sizes it lies below the clinicians' mean for better policies too."
+    )
+    if withheld.empty:
+        return told
+    reason = withheld.str.partition(": ")[2].value_counts().index[0]
+    return f"{told} Withheld for {len(withheld)} of {len(rows)} settings; most often: {reason}."
 
 
 def _selection(chosen: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ RULE = (
 )
 """How a setting is selected, in words."""
 Progress = Callable[[int, int], None]
+Seen = Callable[["Setting", np.ndarray, np.ndarray], None]
+"""A setting that has a policy, its probabilities (n, n_actions) on the select split, and the clinicians' there."""
 
 
 class SweepConfig(Config):
@@ -116,6 +118,7 @@ def run(
     learners: Mapping[str, Config | Mapping[str, Any]] | None = None,
     session: Session | None = None,
     progress: Progress | None = None,
+    seen: Seen | None = None,
 ) -> list[Setting]:
     """Train every critic once, extract every setting from it, and measure each on the select split.
 
@@ -123,6 +126,7 @@ def run(
         learners: options of learners other than conservative_iql; their defaults where not named.
         session: a checkpoint's place and the device; its own progress is not called.
         progress: called with (critics finished, critics in all).
+        seen: called for each row that has a policy, for what else is measured of it; the rule reads none of that.
 
     Raises:
         ConfigError: no divergence and no temperature.
@@ -141,7 +145,10 @@ def run(
     total = len(seeds) * (len(config.learners) + (len(config.taus) - 1) * (MAIN in config.learners))
     rows: list[Setting] = []
     for done, (learner, tau, seed, critic) in enumerate(_critics(episodes, config, learners or {}, used)):
-        rows += _extracted(learner, tau, seed, critic, clinicians[seed], episodes, select, usual, config)
+        for row, probs in _extracted(learner, tau, seed, critic, clinicians[seed], episodes, select, usual, config):
+            rows.append(row)
+            if seen is not None and probs is not None:
+                seen(row, probs, usual)
         if progress is not None:
             progress(done + 1, total)
     return rows
@@ -238,36 +245,34 @@ def _extracted(
     select: Episodes,
     usual: Float[np.ndarray, "n a"],
     config: SweepConfig,
-) -> list[Setting]:
-    """Every setting of one critic: its networks are asked once."""
+) -> Iterator[tuple[Setting, np.ndarray | None]]:
+    """Every setting of one critic with its policy's probabilities on the select split; its networks are asked once."""
     known, q = clinicians.probs(episodes.state).astype(np.float64), critic.q(episodes.state)
     here, q_here = clinicians.probs(select.state).astype(np.float64), critic.q(select.state)
-    rows, values = [], str(critic.notes["overestimation"]["verdict"])
+    values = str(critic.notes["overestimation"]["verdict"])
     wanted = [*((kl, None) for kl in config.target_kls), *((None, alpha) for alpha in config.temperatures)]
     for eps, (target_kl, given) in product(config.eps, wanted):
         row = Setting(learner, tau, target_kl, given, eps, seed, *_held(critic), values)
         if values == "exploded":
-            rows.append(replace(row, infeasible="its values exploded in training"))
+            yield replace(row, infeasible="its values exploded in training"), None
             continue
         try:
             alpha = given if target_kl is None else extraction.solve_alpha(known, q, eps, target_kl)
         except InputError as error:
-            rows.append(replace(row, infeasible=str(error)))
+            yield replace(row, infeasible=str(error)), None
             continue
         assert alpha is not None
         probs = extraction.tilt(here, q_here, eps, alpha)
         within = extraction.mask(here, eps)
-        rows.append(
-            replace(
-                row,
-                alpha=float(alpha),
-                kl_behaviour=float(extraction.kl(probs.astype(np.float64), here).mean()),
-                kl_masked=float(extraction.kl(probs.astype(np.float64), extraction.renormalised(here, eps)).mean()),
-                supported_actions=float(within.sum(1).mean()),
-                ess=effective_episodes(select, probs, usual),
-            )
+        measured = replace(
+            row,
+            alpha=float(alpha),
+            kl_behaviour=float(extraction.kl(probs.astype(np.float64), here).mean()),
+            kl_masked=float(extraction.kl(probs.astype(np.float64), extraction.renormalised(here, eps)).mean()),
+            supported_actions=float(within.sum(1).mean()),
+            ess=effective_episodes(select, probs, usual),
         )
-    return rows
+        yield measured, probs
 
 
 def _mean_loss(rows: Sequence[Setting], tau: float | None) -> float:

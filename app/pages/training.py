@@ -53,9 +53,12 @@ def _sweep(context: Context) -> None:
         show_problem(found, level=2)
         return
     pictures, table, told = found
-    for column, picture in zip(st.columns(2, gap="large"), pictures, strict=False):
-        column.html(drawing.figure(picture))
-    st.caption("Up: more evidence, or more doses to choose from. Right: further from the clinicians.")
+    for first in range(0, len(pictures), 2):
+        for column, picture in zip(st.columns(2, gap="large"), pictures[first : first + 2], strict=False):
+            column.html(drawing.figure(picture))
+    st.caption(
+        "Up: a better lower bound, more evidence, or more doses to choose from. Right: further from the clinicians."
+    )
     st.text(told)
     with st.expander("Every setting"):
         st.html(charts.table(table))

@@ -18,8 +18,10 @@ import pandas as pd
 import pytest
 
 import policy.store
-from app import tracking
+from app import tracking, view_training
+from app.study import Problem
 from cohort import artifact
+from tests import small_run
 
 Suture = Callable[..., Any]
 SCRIPT = Path(sys.executable).with_name("suture")
@@ -38,7 +40,9 @@ sweep:
 @pytest.fixture(scope="module")
 def swept_config(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweep") / "config.yaml"
-    path.write_text(tiny_config.read_text() + SWEEP)
+    gates = small_run.LENIENT.model_copy(update={"max_mean_weight": 1e12})
+    lenient = f"primary: wis\n  gates: {gates.model_dump_json()}"
+    path.write_text(tiny_config.read_text().replace("primary: wis", lenient) + SWEEP)
     return path
 
 
@@ -79,6 +83,58 @@ def test_mlflow_holds_the_sweep_as_one_run_with_a_run_for_each_setting_below(swe
     table = pd.read_parquet(swept / "sweep" / "sweep.parquet")
     assert sorted(one.data.metrics["ess"] for one in children) == sorted(table.ess.dropna())
     assert {one.data.params["learner"] for one in children} == {"conservative_iql", "iql"}
+
+
+def test_each_setting_has_a_lower_bound_or_the_reason_and_the_frontier_shows_both(swept: Path) -> None:
+    table = pd.read_parquet(swept / "sweep" / "sweep.parquet")
+    assert (table["lower_bound"].notna() ^ table["lower_bound_withheld"].notna()).all()
+    assert table["lower_bound"].notna().any()
+    assert (
+        max(table["lower_bound"].dropna())
+        < artifact.read_json(swept / "sweep" / "selected.json")["bound"]["clinicians"]["value"]
+    )
+    metrics = [one.data.metrics for one in runs(swept)]
+    assert sum("lower_bound" in one for one in metrics) == table["lower_bound"].notna().sum()
+    found = view_training.frontier(swept)
+    assert not isinstance(found, Problem)
+    pictures, settings, told = found
+    assert len(pictures) == 3
+    assert "worth at least against KL to the clinicians" in pictures[0]
+    assert "the clinicians&#39; mean" in pictures[0]
+    column = settings.head.index("Worth at least")
+    shown = {row[column] for row in settings.rows}
+    assert {f"{value:+.3f}" for value in table["lower_bound"].dropna()} <= shown
+    assert "selected" in "".join(row[-1] for row in settings.rows)
+    assert "The rule does not read it" in told
+
+
+def test_gates_withhold_every_bound_and_the_frontier_says_why(
+    suture: Suture, swept: Path, swept_config: Path, tmp_path: Path
+) -> None:
+    run, strict = Path(shutil.copytree(swept, tmp_path / "run")), tmp_path / "strict.yaml"
+    strict.write_text(swept_config.read_text().replace('"min_patients":2', '"min_patients":200'))
+    assert suture("sweep", strict, "--out", run, "--resume").code == 0
+    found = view_training.frontier(run)
+    assert not isinstance(found, Problem)
+    pictures, settings, told = found
+    assert len(pictures) == 2
+    assert "patients, at least 200 needed" in told
+    assert {"withheld"} == {row[settings.head.index("Worth at least")] for row in settings.rows} - {"–"}
+    before, after = (artifact.read_json(one / "sweep" / "selected.json")["selected"] for one in (swept, run))
+    assert before == after
+
+
+def test_a_sweep_of_an_older_version_says_how_to_make_it_again(swept: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    table, chosen = (swept / "sweep" / "sweep.parquet", artifact.read_json(swept / "sweep" / "selected.json"))
+    with artifact.writing(run / "sweep", "sweep", {}, seed=0) as draft:
+        shutil.copy(table, draft.path)
+        artifact.write_json(draft.path / "selected.json", {key: chosen[key] for key in chosen if key != "bound"})
+    found = view_training.frontier(run)
+    assert isinstance(found, Problem)
+    assert (found.title, found.remedy) == (
+        "The sweep is of an older version", f"suture sweep CONFIG --out {run} --overwrite",
+    )  # fmt: skip
 
 
 def test_a_second_sweep_is_refused_kept_or_made_again(suture: Suture, swept: Path, swept_config: Path) -> None:
