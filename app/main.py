@@ -59,7 +59,6 @@ def main() -> None:
         return
     opened = _current(run, told)
     if isinstance(opened, Problem):
-        _opened.clear()  # the next look opens the run again: it may have been mended
         show_problem(opened)
         return
     _show(opened, told)
@@ -104,6 +103,7 @@ def _current(run: Path | None, told: AppConfig) -> Study | Problem:
     stamp = study.stamp(run)
     opened = _opened(run, stamp, told.model_dump_json())
     if isinstance(opened, Problem) or run is None:
+        _opened.clear()  # the next look opens the run again: it may have been mended
         return opened
     found = _background(run, stamp).found
     return opened if found is None else study.unverified(run, found)

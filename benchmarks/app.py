@@ -208,9 +208,9 @@ class Session:
     async def open_patient(self) -> None:
         """From the worklist to the patient page."""
         await self.cut()
-        await self.ask(open=True)
+        answer = await self.ask(open=True)
         self.state.clear()  # those widgets are gone
-        answer = await self.ask()
+        answer += await self.ask()
         if b"Recommended" not in answer or "now" not in self.ids:
             raise RuntimeError("no patient's page with a recommended dose opened")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import access, audit_log, main, settings, view
+from app import access, audit_log, main, settings, study, view
 from app.audit_log import AuditLog
 from app.run_directory import RunDirectory
 from app.settings import RUN_VARIABLE, SETTINGS_VARIABLE
@@ -383,7 +383,7 @@ def test_who_is_signed_in_enters_with_the_listed_role_and_nobody_else(
 
 
 def test_a_file_that_nobody_reads_closes_the_run_too_once_it_was_looked_at(
-    run: Path, enter: Open, tmp_path: Path
+    run: Path, enter: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(run, out)
@@ -398,3 +398,7 @@ def test_a_file_that_nobody_reads_closes_the_run_too_once_it_was_looked_at(
     assert titles(page) == ["This run fails verification"]
     assert "policy.json" in texts(page)
     assert not page.dataframe
+    monkeypatch.setattr(study, "open_study", lambda *_: pytest.fail("a closed run is read whole at every look"))
+    page.run()
+    assert titles(page) == ["This run fails verification"]
+    assert not page.exception
