@@ -17,7 +17,7 @@ from app.settings import AppConfig
 from cohort import artifact, bedside, build, dictionary, features, frames, tables, trajectories
 from cohort.build import CohortConfig
 from cohort.dictionary import Dictionary
-from cohort.errors import ArtifactError, SutureError
+from cohort.errors import ArtifactError, SutureError, VersionError
 from cohort.tables import Tables
 from ope import evaluation
 from policy import recommend
@@ -106,6 +106,8 @@ def open_study(run: Path | None, settings: AppConfig | None = None) -> Study | P
         return Problem("This run is not finished", detail, again)
     try:
         return _load(run, settings or AppConfig())
+    except VersionError as error:
+        return Problem("This run is of another version of Suture", f"{error}.", again)
     except ArtifactError as error:
         return unverified(run, error)
     except SutureError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cohort.errors import ArtifactError
+from cohort.errors import ArtifactError, VersionError
 
 MANIFEST = "manifest.json"
 VERSION = 2
@@ -113,7 +113,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of an artifact directory, its files not yet checked.
 
     Raises:
-        ArtifactError: there is none, it is not JSON, or it is of another version.
+        VersionError: it is of another version.
+        ArtifactError: there is none, or it is not JSON.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -121,7 +122,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(file)
     if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
         found = manifest.get("version") if isinstance(manifest, dict) else None
-        raise ArtifactError(f"{file}: version {found}, this Suture reads version {VERSION}; run it again")
+        raise VersionError(f"{file}: version {found}, this Suture reads version {VERSION}; run it again")
     manifest = read_sealed(file)
     kinds = dict.fromkeys(("files", "inputs", "config", "rows", "notes", "code"), dict) | {"kind": str}
     for key, kind in kinds.items():

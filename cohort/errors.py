@@ -23,3 +23,7 @@ class ArtifactError(SutureError):
     """A stage's directory is missing, unfinished, tampered with, or already there."""
 
     exit_code = 4
+
+
+class VersionError(ArtifactError):
+    """A stage's directory was written by another version of Suture than the one that reads it."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 import policy.store
 from cohort import artifact, build, dictionary, features, pieces, trajectories
 from cohort.episodes import Episodes
-from cohort.errors import ArtifactError, ConfigError, InputError
+from cohort.errors import ArtifactError, ConfigError, InputError, VersionError
 from cohort.pieces import Pieces
 from cohort.workers import each
 from ope import assessment, divergence, fqe, hazards, interval, overlap, self_test, subgroups, treated, twin
@@ -209,7 +209,7 @@ def read(directory: Path) -> dict[str, Any]:
     artifact.verify(directory)
     document: dict[str, Any] = artifact.read_json(directory / FILE)
     if document.get("version") != VERSION:
-        raise ArtifactError(f"{directory / FILE}: not of version {VERSION}, which this Suture reads; evaluate again")
+        raise VersionError(f"{directory / FILE}: not of version {VERSION}, which this Suture reads; evaluate again")
     gating.require_written(directory, document["gates"])
     return document
 

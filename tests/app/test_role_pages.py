@@ -12,6 +12,7 @@ from app import main, tracking, view_lab, view_training
 from app.run_directory import RunDirectory
 from app.settings import RUN_VARIABLE, SETTINGS_VARIABLE
 from app.study import Problem
+from cohort import artifact
 from tests import small_run
 
 Open = Callable[[Path, str, str], AppTest]
@@ -112,6 +113,61 @@ def test_without_mlflow_the_page_says_so_and_how_to_make_it(tmp_path: Path) -> N
     damaged = view_training.curves(bare)
     assert isinstance(damaged, Problem)
     assert "cannot be read" in damaged.title
+
+
+@pytest.fixture
+def broken(run: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of the run with something wrong with it, by name."""
+
+    def made(what: str) -> Path:
+        out = tmp_path / "run"
+        shutil.copytree(run, out)
+        if what == "without an evaluation":
+            shutil.rmtree(out / "ope")
+        elif what == "without a policy":
+            shutil.rmtree(out / "policy")
+        elif what == "an older version's stage":
+            manifest = artifact.read_json(out / "cohort" / "manifest.json")
+            artifact.write_sealed(out / "cohort" / "manifest.json", {**manifest, "version": 1})
+        elif what == "an older version's evaluation":
+            document = artifact.read_json(out / "ope" / "evaluation.json")
+            shutil.rmtree(out / "ope")
+            with artifact.writing(out / "ope", "evaluation", {}, seed=0) as draft:
+                artifact.write_json(draft.path / "evaluation.json", {**document, "version": 1})
+        else:
+            (out / "ope" / "evaluation.json").write_bytes(b"{}")
+        return out
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("what", "title", "part", "remedy"),
+    [
+        ("without an evaluation", "This run is not finished", "ope/", "suture run CONFIG --out {run} --resume"),
+        ("without a policy", "This run is not finished", "policy/", "suture run CONFIG --out {run} --resume"),
+        ("an older version's stage", "of another version of Suture", "cohort/manifest.json", "--out {run} --resume"),
+        (
+            "an older version's evaluation",
+            "of another version of Suture",
+            "ope/evaluation.json",
+            "--out {run} --resume",
+        ),
+        ("changed after it was written", "This run fails verification", "evaluation.json", "suture verify {run}"),
+    ],
+)
+def test_in_place_of_every_page_a_run_that_cannot_be_shown_names_the_part_and_what_makes_it(
+    broken: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, what: str, title: str, part: str, remedy: str
+) -> None:
+    out = broken(what)
+    monkeypatch.setattr(sys, "argv", ["main.py", str(out)])
+    page = AppTest.from_file(str(Path(main.__file__)), default_timeout=120).run()
+    assert not page.exception, page.exception
+    (heading,) = page.title
+    assert title in heading.value
+    assert part in words(page)
+    assert remedy.format(run=out) in words(page)
+    assert not page.radio, "nobody gets to a page"
 
 
 def test_curves_come_from_the_newest_copy_in_mlflow(run: Path) -> None:
