@@ -21,7 +21,7 @@ import numpy as np
 
 from cohort.hospital import HospitalConfig, clinicians, logs
 from cohort.hospital.logs import Answer, Log
-from ope import assessment, estimates, importance, sensitivity
+from ope import assessment, importance, samples, sensitivity
 from ope.trajectories import attainable, pad
 
 STRENGTHS, GAMMA, LEVEL = (0.0, 0.5, 1.0), 1.0, 0.95
@@ -116,8 +116,8 @@ def estimated(strength: float, name: str, answer: Answer, model: Answer, log: Lo
     episodes, at = log.episodes, (np.arange(log.episodes.n), log.episodes.action)
     behaviour, target = model(episodes.state)[at], answer(episodes.state)[at]
     t = pad(episodes, target / behaviour, GAMMA)
-    samples = estimates.sample(t, episodes, {"wis": importance.wis, "own": importance.logged}, 1000, 0)
-    found = assessment.difference(samples["wis"], samples["own"], LEVEL, attainable(episodes, GAMMA))
+    drawn = samples.sample(t, episodes, {"wis": importance.wis, "own": importance.logged}, 1000, 0)
+    found = assessment.difference(drawn["wis"], drawn["own"], LEVEL, attainable(episodes, GAMMA))
     reference = importance.logged(t).value
     tipping = [
         sensitivity.tipping_gamma(t, behaviour, episodes, reference, scope) for scope in ("one_decision", "every_step")

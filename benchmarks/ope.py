@@ -38,7 +38,7 @@ with contextlib.redirect_stderr(io.StringIO()):
     from d3rlpy.ope import DiscreteFQE, FQEConfig
 
 from cohort.episodes import Episodes
-from ope import estimates, fqe, overlap
+from ope import estimates, fqe, overlap, samples
 from ope.trajectories import pad
 from policy import batches
 from policy.networks import Learned, Mlp
@@ -179,7 +179,7 @@ def stream(n: int, steps: int, policies: int) -> dict[str, float]:
         t = pad(episodes, mixed[at] / behaviour[at], GAMMA)
         unsupported = overlap.unsupported_share(mixed, behaviour, floor)
         overlap.measure(t, episodes.patient, unsupported)
-        kept.append(estimates.sample(t, episodes, chosen, 1000, 0))
+        kept.append(samples.sample(t, episodes, chosen, 1000, 0))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     return {"peak_gb": round(peak, 3), "cpu_seconds": round(time.process_time() - began, 2), "policies": len(kept)}
 

@@ -24,7 +24,7 @@ import numpy as np
 from cohort.hospital import clinicians, logs
 from cohort.hospital.logs import Answer, Log
 from cohort.scaler import fit as fit_scaler
-from ope import assessment, estimates, fqe, importance, overlap
+from ope import assessment, estimates, fqe, importance, overlap, samples
 from ope import gates as gating
 from ope.estimates import ESTIMATORS
 from ope.fqe import FqeConfig
@@ -186,13 +186,13 @@ def judged(
     """Each estimator's value and difference to the clinicians, and why they would be withheld."""
     allowed, config = attainable(log.episodes, GAMMA), GateConfig()
     chosen = {**ESTIMATORS, "clinicians": importance.logged}
-    samples = estimates.sample(t, log.episodes, chosen, n_bootstrap, hospital)
+    drawn = samples.sample(t, log.episodes, chosen, n_bootstrap, hospital)
     if members is not None:
-        samples["dm"] = estimates.with_model_error(samples["dm"], members)
-    own = samples.pop("clinicians")
-    found = {name: estimates.interval_of(one, LEVEL, allowed) for name, one in samples.items()}
+        drawn["dm"] = samples.with_model_error(drawn["dm"], members)
+    own = drawn.pop("clinicians")
+    found = {name: samples.interval_of(one, LEVEL, allowed) for name, one in drawn.items()}
     reasons = estimates.reasons_to_withhold(found, gating.check_overlap(shared, config), config, allowed, 0)
-    for name, one in samples.items():
+    for name, one in drawn.items():
         yield Number(hospital, policy, name, "value", found[name], reasons[name])
         apart = assessment.difference(one, own, LEVEL, allowed)
         yield Number(hospital, policy, name, "difference", apart, reasons[name])

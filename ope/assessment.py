@@ -6,21 +6,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from pydantic import Field, field_validator, model_validator
 
 from cohort import pieces
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.pieces import Pieces
-from ope import comparison, estimates, fqe, importance, influence, interval, overlap, sensitivity
+from ope import comparison, estimates, fqe, importance, influence, interval, overlap, samples, sensitivity
 from ope import gates as gating
 from ope.comparison import Clinical, Comparison, ComparisonConfig
-from ope.estimates import ESTIMATORS, LEAN_ON_MODEL, NEED_Q, Estimate, Sample
+from ope.estimates import ESTIMATORS, LEAN_ON_MODEL, NEED_Q, Estimate
 from ope.fqe import Fitted, FqeConfig, Target
 from ope.gates import Gate, GateConfig
 from ope.interval import Interval
 from ope.overlap import Overlap
+from ope.samples import Sample
 from ope.trajectories import Sums, Trajectories, pad
 from ope.twin import Certificate, Twin, TwinConfig
 from policy.behaviour import BehaviourConfig
@@ -104,6 +105,11 @@ class Setting:
     """Where Q, once fitted, outlives this process."""
 
     @property
+    def read(self) -> Bool[np.ndarray, "n"]:
+        """Whether each decision's dose was read whole: only then does it count as a dose."""
+        return ~self.clinical.decisions.unread
+
+    @property
     def group(self) -> Int[np.ndarray, "n"]:
         """The twin's group of each decision; one group where there is no twin."""
         return self.twin.group if self.twin is not None else np.zeros(self.episodes.n, np.int64)
@@ -178,7 +184,7 @@ def judged(finding: Finding, coverage: Mapping[str, float], setting: Setting) ->
 def difference(one: Sample, other: Sample, level: float, allowed: tuple[float, float]) -> Interval:
     """`one` minus `other`, resample by resample."""
     width = allowed[1] - allowed[0]
-    return estimates.interval_of(estimates.less(one, other), level, (-width, width))
+    return samples.interval_of(samples.less(one, other), level, (-width, width))
 
 
 def coverage_of(name: str, certificate: Certificate | None) -> dict[str, float]:
@@ -195,7 +201,7 @@ def _fitted(target: Target, setting: Setting) -> Fitted | None:
     def fit() -> dict[str, np.ndarray]:
         fitted = fqe.evaluate_target(
             setting.episodes, target, config.gamma, config.fqe, setting.seed, setting.behaviour,
-            poor=10 * config.gates.support_floor,
+            poor=10 * config.gates.support_floor, read=setting.read,
         )  # fmt: skip
         return {name: value for name, value in vars(fitted).items() if value is not None}
 
@@ -206,7 +212,8 @@ def _fitted(target: Target, setting: Setting) -> Fitted | None:
 def _trajectories(found: Comparison, fitted: Fitted | None, gamma: float, setting: Setting) -> Trajectories:
     if fitted is None:
         return pad(setting.episodes, found.ratio, gamma)
-    return pad(setting.episodes, found.ratio, gamma, fitted.q, fitted.v, fitted.final_value)
+    q = np.where(setting.read, fitted.q, fitted.v)
+    return pad(setting.episodes, found.ratio, gamma, q, fitted.v, fitted.final_value)
 
 
 def _finding(
@@ -219,10 +226,10 @@ def _finding(
     members: Float[np.ndarray, "m"] | None = None,
 ) -> Finding:
     config = setting.config
-    found = estimates.sample(t, setting.episodes, chosen, config.n_bootstrap, setting.seed)
+    found = samples.sample(t, setting.episodes, chosen, config.n_bootstrap, setting.seed)
     if members is not None and "dm" in found:
-        found["dm"] = estimates.with_model_error(found["dm"], members)
-    intervals = {name: estimates.interval_of(one, config.level, setting.allowed) for name, one in found.items()}
+        found["dm"] = samples.with_model_error(found["dm"], members)
+    intervals = {name: samples.interval_of(one, config.level, setting.allowed) for name, one in found.items()}
     return Finding(shared, tuple(gates), found, intervals, cut)
 
 
@@ -273,8 +280,8 @@ def _at_discount(found: Comparison, gamma: float, setting: Setting) -> dict[str,
     """wis minus the clinicians at another discount."""
     t = pad(setting.episodes, found.ratio, gamma)
     chosen = {"wis": importance.wis, CLINICIANS: importance.logged}
-    samples = estimates.sample(t, setting.episodes, chosen, setting.config.n_bootstrap, setting.seed)
-    gap = difference(samples["wis"], samples[CLINICIANS], setting.config.level, setting.allowed)
+    drawn = samples.sample(t, setting.episodes, chosen, setting.config.n_bootstrap, setting.seed)
+    gap = difference(drawn["wis"], drawn[CLINICIANS], setting.config.level, setting.allowed)
     return {"gamma": gamma, "estimator": "wis", **asdict(gap)}
 
 

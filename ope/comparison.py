@@ -46,10 +46,11 @@ class Comparison:
     """What one pass leaves; nothing of it is a (step, action) matrix."""
 
     ratio: Float32[np.ndarray, "n"]
+    """Target over behaviour probability of the logged action; 1, its mean over actions, where the dose is unread."""
     measures: Float32[np.ndarray, "n k"]
     hazards: Float32[np.ndarray, "n h"]
     shift: Float[np.ndarray, "a a"]
-    """Share of decisions with the clinicians' dose (row) and the policy's (column)."""
+    """Share of decisions with the clinicians' dose (row) and the policy's (column), of those whose dose was read."""
     by_group: Float[np.ndarray, "s a"]
     """The policy's mean probabilities in each group of the twin."""
 
@@ -76,13 +77,14 @@ def compare(
         rows = slice(first, first + _ROWS)
         given, action = target[rows], episodes.action[rows]
         at = (np.arange(len(given)), action)
-        ratio[rows] = given[at] / behaviour[rows][at]
-        measures[rows] = divergence.per_step(given, behaviour[rows], action, clinical.doses, support_floor)
         part = Decisions(**{key: value[rows] for key, value in vars(clinical.decisions).items()})
+        ratio[rows] = np.where(part.unread, 1, given[at] / behaviour[rows][at])
+        measures[rows] = divergence.per_step(given, behaviour[rows], action, clinical.doses, support_floor)
         hazard[rows] = hazards.policy(part, given, clinical.doses, clinical.step_hours)
-        shift += divergence.shift_matrix(given, action, a)
+        shift += divergence.shift_matrix(given[~part.unread], action[~part.unread], a)
         np.add.at(by_group, group[rows], given)
-    return Comparison(ratio, measures, hazard, shift / n, by_group / by_group.sum(axis=1, keepdims=True))
+    read = n - int(clinical.decisions.unread.sum())
+    return Comparison(ratio, measures, hazard, shift / max(read, 1), by_group / by_group.sum(axis=1, keepdims=True))
 
 
 def sections(
@@ -103,7 +105,7 @@ def sections(
     options = (level, n_bootstrap, seed)
     means = divergence.overall(found.measures, episode, episodes.patient, *options)
     cells = divergence.strata(found.measures, clinical.strata, by_row, config.smallest_cell)
-    given = np.bincount(episodes.action, minlength=episodes.n_actions)
+    given = np.bincount(episodes.action[~clinical.decisions.unread], minlength=episodes.n_actions)
     rates = hazards.rates(
         clinical.decisions, found.hazards, clinical.doses, clinical.step_hours, episode, episodes.patient, *options
     )

@@ -1,19 +1,18 @@
 """Estimates: what a policy would have achieved, from other doctors' choices, or why that cannot be said."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from ope import doubly_robust, importance, interval, overlap
+from ope import doubly_robust, importance, overlap, samples
 from ope import gates as gating
 from ope.gates import Gate, GateConfig
 from ope.interval import Interval
-from ope.trajectories import Sums, Trajectories, attainable, by_patient, pad
+from ope.trajectories import Sums, Trajectories, attainable, pad
 
 ESTIMATORS: Mapping[str, Callable[[Trajectories], Sums]] = {
     "is": importance.is_,
@@ -27,7 +26,7 @@ ESTIMATORS: Mapping[str, Callable[[Trajectories], Sums]] = {
 }
 NEED_Q = ("dm", "dr", "wdr", "magic")
 LEAN_ON_MODEL = ("dm", "magic")
-"""Their own resamples do not show the model's bias: their intervals also span that of wdr, which corrects it."""
+"""Their own resamples do not show the model's bias; see `samples.CORRECTION`."""
 
 _REFERENCE = (
     "cwpdis",
@@ -51,16 +50,6 @@ class Estimate:
     ess: float
     withheld: str | None
     """None, or `code: reason`; value, low and high are then None."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An estimator's value and its bootstrap replicates, in the order all estimators and policies share."""
-
-    value: float
-    replicates: Float[np.ndarray, "b"]
-    correction: "Sample | None" = None
-    """The estimate that would correct this one, of those in LEAN_ON_MODEL."""
 
 
 def evaluate(
@@ -88,7 +77,7 @@ def evaluate(
         final_value: (n_episodes,) V of `final_state`, read where an episode is cut off. Without it dm, dr,
             wdr and magic are withheld there, and the others too unless `gates` is False: they then estimate
             the return up to the cut.
-        level: of the intervals, a percentile bootstrap over patients; those of dm and magic also span wdr's.
+        level: of the intervals, from a bootstrap over patients (see `samples`).
         n_bootstrap: resamples, shared by all estimators.
         seed: of the resamples; the same seed and patients give the same resamples for another policy.
         gates: thresholds; None: the defaults; False: nothing is withheld that can be computed (tests,
@@ -113,9 +102,9 @@ def evaluate(
     trajectories = pad(episodes, ratio, gamma, values, v, tail)
     config = GateConfig() if gates is None else gates
     shared = overlap.measure(trajectories, episodes.patient, _unsupported(target, behaviour, config))
-    samples = sample(trajectories, episodes, {name: ESTIMATORS[name] for name in names}, n_bootstrap, seed)
+    found = samples.sample(trajectories, episodes, {name: ESTIMATORS[name] for name in names}, n_bootstrap, seed)
     allowed = attainable(episodes, gamma)
-    intervals = {name: interval_of(one, level, allowed) for name, one in samples.items()}
+    intervals = {name: samples.interval_of(one, level, allowed) for name, one in found.items()}
     policy_gates = [] if config is False else gating.check_overlap(shared, config)
     if config is not False and behaviour.ndim == 2:
         policy_gates.append(
@@ -124,70 +113,6 @@ def evaluate(
     cut = 0 if tail is not None else int((~episodes.terminated).sum())
     reasons = reasons_to_withhold(intervals, policy_gates, config, allowed, cut)
     return [shown(name, intervals[name], level, shared, reasons[name]) for name in names]
-
-
-def sample(
-    t: Trajectories,
-    episodes: Episodes,
-    estimators: Mapping[str, Callable[[Trajectories], Sums]],
-    n_bootstrap: int,
-    seed: int,
-) -> dict[str, Sample]:
-    """Values and joint bootstrap replicates of several estimators, one pass over the resamples."""
-    lean = set(estimators) & set(LEAN_ON_MODEL)
-    sums = {name: estimator(t) for name, estimator in estimators.items()}
-    if lean and "wdr" not in sums:
-        sums["wdr"] = doubly_robust.wdr(t)
-    columns = np.concatenate([one.columns for one in sums.values()], axis=1)
-    kept, place = _distinct(columns)
-    replicated = interval.replicate_sums(by_patient(columns[:, kept], episodes.patient), n_bootstrap, seed)
-    out, first = {}, 0
-    for name, one in sums.items():
-        own = place[first : first + one.columns.shape[1]]
-        out[name] = Sample(one.value, one.combine(replicated[:, own]))
-        first += len(own)
-    return {name: replace(out[name], correction=out["wdr"] if name in lean else None) for name in estimators}
-
-
-def interval_of(one: Sample, level: float, allowed: tuple[float, float]) -> Interval:
-    """The percentile interval, and what its correction's interval holds besides."""
-    found = interval.percentile(one.value, one.replicates, level, allowed)
-    if one.correction is None:
-        return found
-    other = interval_of(one.correction, level, allowed)
-    return Interval(found.value, min(found.low, other.low), max(found.high, other.high))
-
-
-def less(one: Sample, other: Sample) -> Sample:
-    """`one` minus `other`, resample by resample, their corrections likewise."""
-    correction = None
-    if one.correction is not None:
-        correction = less(one.correction, other.correction or other)
-    return Sample(one.value - other.value, one.replicates - other.replicates, correction)
-
-
-def _distinct(columns: Float[np.ndarray, "e k"]) -> tuple[list[int], Int[np.ndarray, "k"]]:
-    """Columns that differ, and where among them each column is: estimators share weights and counts."""
-    kept: list[int] = []
-    seen: dict[float, list[int]] = {}
-    place = np.empty(columns.shape[1], np.int64)
-    for k, total in enumerate(columns.sum(axis=0).tolist()):
-        twins = seen.setdefault(total, [])
-        found = next((at for at in twins if np.array_equal(columns[:, kept[at]], columns[:, k])), None)
-        if found is None:
-            found = len(kept)
-            twins.append(found)
-            kept.append(k)
-        place[k] = found
-    return kept, place
-
-
-def with_model_error(sample: Sample, members: Float[np.ndarray, "m"]) -> Sample:
-    """Add the members' deviations to the direct method's replicates: resampling patients leaves the model fixed."""
-    if len(members) < 2:
-        return sample
-    deviation = (members - members.mean()) * np.sqrt(len(members) / (len(members) - 1))
-    return replace(sample, replicates=sample.replicates + np.resize(deviation, len(sample.replicates)))
 
 
 def reasons_to_withhold(

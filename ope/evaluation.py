@@ -3,13 +3,13 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 import policy.store
 from cohort import artifact, build, dictionary, features, pieces, trajectories
@@ -17,7 +17,7 @@ from cohort.episodes import Episodes
 from cohort.errors import ArtifactError, ConfigError, InputError, VersionError
 from cohort.pieces import Pieces
 from cohort.workers import each
-from ope import assessment, divergence, fqe, hazards, interval, overlap, self_test, subgroups, treated, twin
+from ope import assessment, divergence, fqe, hazards, interval, overlap, samples, self_test, subgroups, treated, twin
 from ope import gates as gating
 from ope import served as serving
 from ope.assessment import CLINICIANS, EvaluationConfig, Finding, Setting
@@ -93,7 +93,8 @@ def run(
 
             version, seed, config
             gates        {config, sha256}
-            cohort       {digest, split, patients, episodes, decisions}
+            cohort       {digest, split, patients, episodes, decisions, dose_unknown: decisions whose dose was partly
+                         read, which count in no comparison of doses}
             self_test    [check]
             behaviour    {gate, by_action [error], by_drug {drug: [bin]}, by_subgroup [{feature, low, high, label,
                          patients, decisions, by_drug or null}], floor}
@@ -157,11 +158,12 @@ def run(
                 "patients": len(np.unique(episodes.patient)),
                 "episodes": episodes.n_episodes,
                 "decisions": episodes.n,
+                "dose_unknown": int((~setting.read).sum()),
             },
             "self_test": checks,
             "behaviour": {
                 "gate": setting.calibration,
-                "by_action": overlap.calibration_error(setting.behaviour, episodes.action).tolist(),
+                "by_action": _by_action(setting).tolist(),
                 "by_drug": setting.by_drug,
                 "by_subgroup": _by_subgroup(setting),
                 "floor": config.behaviour.floor,
@@ -237,18 +239,19 @@ def _setting(
     using: Means,
     done: Step,
 ) -> Setting:
-    everyone = _everyone(cohort_dir, episodes)
+    everyone, read = _everyone(cohort_dir, episodes)
     kept = None if using.work is None else Pieces(using.work)
     folds = min(config.behaviour.folds, len(np.unique(everyone.patient)))
     model = config.behaviour.model_copy(update={"folds": folds})
 
     def clinicians_model() -> dict[str, np.ndarray]:
-        fitted = behaviour_model.cross_fit(everyone, model, seed, done, using.workers)
+        fitted = behaviour_model.cross_fit(everyone, model, seed, done, using.workers, read)
         return {"probabilities": fitted[-episodes.n :]}
 
     behaviour = pieces.arrays(kept, "behaviour", clinicians_model)["probabilities"]
     clinical = _clinical(cohort_dir)
-    by_drug = overlap.by_drug(behaviour, episodes.action, clinical.doses.shape)
+    known = ~clinical.decisions.unread
+    by_drug = overlap.by_drug(behaviour[known], episodes.action[known], clinical.doses.shape)
     worst = max(one["error"] for bins in by_drug.values() for one in bins)
     return Setting(
         episodes=episodes,
@@ -321,22 +324,33 @@ def _clinical(cohort_dir: Path) -> Clinical:
     )
 
 
+def _by_action(setting: Setting) -> Float[np.ndarray, "a"]:
+    """Calibration of each action's probability, over the decisions whose dose was read."""
+    return overlap.calibration_error(setting.behaviour[setting.read], setting.episodes.action[setting.read])
+
+
 def _by_subgroup(setting: Setting) -> list[overlap.Subgroup]:
     """Calibration by age, sex, severity and care unit; age and sex are known of everybody."""
     episodes, clinical = setting.episodes, setting.clinical
-    groups = [*divergence.by_edges(clinical.strata), *divergence.by_name("care_unit", clinical.unit)]
+    every = [*divergence.by_edges(clinical.strata), *divergence.by_name("care_unit", clinical.unit)]
+    groups = [replace(group, rows=group.rows & setting.read) for group in every]
     of_row, smallest = episodes.patient[episodes.episode], setting.config.comparison.smallest_cell
     return overlap.by_subgroup(setting.behaviour, episodes.action, of_row, clinical.doses.shape, groups, smallest)
 
 
-def _everyone(cohort_dir: Path, evaluated: Episodes) -> Episodes:
-    """All patients of a cohort, those evaluated last: the behaviour model is cross-fitted on as many as there are."""
-    parts = [evaluated]
+def _everyone(cohort_dir: Path, evaluated: Episodes) -> tuple[Episodes, Bool[np.ndarray, "n"]]:
+    """All patients of a cohort, those evaluated last, and which of their doses were read whole.
+
+    The behaviour model is cross-fitted on as many as there are.
+    """
+    parts, read = [evaluated], [_read(cohort_dir, "evaluate")]
     for split in ("select", "train"):
-        if trajectories.read(cohort_dir, ["stay_id"], split).num_rows:
+        rows = _read(cohort_dir, split)
+        if len(rows):
             parts.insert(0, build.episodes(cohort_dir, split))
+            read.insert(0, rows)
     offset = np.cumsum([0, *(part.n_episodes for part in parts)])
-    return Episodes.from_arrays(
+    everyone = Episodes.from_arrays(
         np.concatenate([part.state for part in parts]),
         np.concatenate([part.action for part in parts]),
         np.concatenate([part.reward for part in parts]),
@@ -348,6 +362,13 @@ def _everyone(cohort_dir: Path, evaluated: Episodes) -> Episodes:
         features=evaluated.features,
         scaler=evaluated.scaler,
     )
+    return everyone, np.concatenate(read)
+
+
+def _read(cohort_dir: Path, split: str) -> Bool[np.ndarray, "n"]:
+    """Of each decision of a split: whether its dose was read whole."""
+    known: np.ndarray = ~trajectories.read(cohort_dir, ["dose_unknown"], split)["dose_unknown"].to_numpy()
+    return known
 
 
 def _subjects(policies: Mapping[str, Path], n_actions: int) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
@@ -545,12 +566,10 @@ def _together(
     ]  # fmt: skip
     if not shown_names:
         return {"ranks": None, "simultaneous": None}
-    samples = [findings[name].samples[primary] for name in shown_names]
+    own = [findings[name].samples[primary] for name in shown_names]
     base = clinicians.samples[CLINICIANS]
-    replicates = np.stack([one.replicates for one in [*samples, base]], axis=1)
-    ranks = interval.rank_probabilities(replicates)
-    values = np.array([one.value - base.value for one in samples])
-    together = interval.simultaneous(values, replicates[:, :-1] - replicates[:, -1:], setting.config.level)
+    ranks = interval.rank_probabilities(np.stack([one.replicates for one in [*own, base]], axis=1))
+    together = samples.simultaneous([samples.less(one, base) for one in own], setting.config.level)
     return {
         "ranks": {"estimator": primary, "policies": [*shown_names, CLINICIANS], "probability": ranks.tolist()},
         "simultaneous": dict(zip(shown_names, together, strict=True)),

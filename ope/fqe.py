@@ -121,6 +121,7 @@ def evaluate_target(
     seed: int = 0,
     behaviour: Float[np.ndarray, "n a"] | None = None,
     poor: float = 0.02,
+    read: Bool[np.ndarray, "n"] | None = None,
 ) -> Fitted:
     """Fit Q of a policy on each fold's other patients and read it off for the fold's own.
 
@@ -132,6 +133,7 @@ def evaluate_target(
         seed: of folds, networks and batches.
         behaviour: the clinicians' probabilities, where the claimed gain is wanted.
         poor: an action that clinicians choose less often is poorly supported.
+        read: decisions whose action is known; nothing is fitted to the others.
 
     Raises:
         ConfigError: fewer patients than folds.
@@ -148,7 +150,8 @@ def evaluate_target(
     for k in range(options.folds):
         chosen_episodes = fold != k
         part = _part(target, episodes, chosen_episodes)
-        network, scale = fit_target(episodes.select(chosen_episodes), part, gamma, options, seed + k, scaler)
+        known = None if read is None else read[chosen_episodes[episodes.episode]]
+        network, scale = fit_target(episodes.select(chosen_episodes), part, gamma, options, seed + k, scaler, known)
         own = _part(target, episodes, ~chosen_episodes)
         rows, cut = np.flatnonzero((fold == k)[episodes.episode]), np.flatnonzero((fold == k) & ~episodes.terminated)
         table = network(scaler.transform(episodes.state[rows])) * np.float32(scale)
@@ -172,9 +175,15 @@ def fit(
 
 
 def fit_target(
-    episodes: Episodes, target: Target, gamma: float, config: FqeConfig, seed: int, scaler: Scaler
+    episodes: Episodes,
+    target: Target,
+    gamma: float,
+    config: FqeConfig,
+    seed: int,
+    scaler: Scaler,
+    read: Bool[np.ndarray, "n"] | None = None,
 ) -> tuple[Network, float]:
-    """Fit the ensemble on all of `episodes`.
+    """Fit the ensemble on all of `episodes`, or on the decisions `read` of them.
 
     Returns:
         The networks (scaled states in, Q of every action out), and the number their outputs are multiplied by.
@@ -184,6 +193,8 @@ def fit_target(
     end = np.zeros((1, episodes.n_actions), np.float32)  # the last row of `batches.data`
     known = torch.from_numpy(np.concatenate([target.rows, target.final, end]))
     weight = _weights(episodes, config.members, seed)
+    if read is not None:
+        weight[:, torch.from_numpy(~read)] = 0.0
     low, high = (bound / scale for bound in attainable(episodes, gamma))
     with one_thread():
         sizes = (data.d, *config.hidden, data.n_actions)

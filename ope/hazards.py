@@ -1,6 +1,7 @@
 """Hazards: how often a policy would do what harms (policy.hazards), and how often clinicians did, with intervals.
 
-A state counts only where its values were measured, never where they were imputed.
+A state counts only where its values were measured, never where they were imputed; a decision only where the dose of its
+window could be read whole.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from ope import interval
 from ope.divergence import Grid
+from ope.importance import divide
 from ope.interval import Interval
 from ope.trajectories import by_patient
 from policy.hazards import HAZARDS as HAZARDS
@@ -32,11 +34,15 @@ class Decisions:
     action: Int[np.ndarray, "n"]
     previous_action: Int[np.ndarray, "n"]
     """-1 at an episode's first decision."""
+    unread: Bool[np.ndarray, "n"]
+    """More ran in the window than could be read: fluid, vasopressor and action are a part of the dose."""
+    unread_before: Bool[np.ndarray, "n"]
+    """The same of the window before."""
 
 
 @dataclass(frozen=True)
 class Hazard:
-    """One hazard's rate per 100 decisions; the states in which it was possible do not depend on the policy."""
+    """One hazard's rate per 100 decisions whose dose was read; where it was possible does not depend on the policy."""
 
     name: str
     exposed: int
@@ -50,8 +56,10 @@ class Hazard:
 
 
 def exposure(d: Decisions) -> Bool[np.ndarray, "n h"]:
-    """Whether each decision's state allows each hazard; comparisons with NaN are False."""
-    return exposed_states(d.map, d.cvp, d.lactate, d.balance_ml, d.previous_action)
+    """Whether each decision's state allows each hazard; comparisons with NaN or with a dose partly read are False."""
+    before = np.where(d.unread_before, -1, d.previous_action)
+    exposed: np.ndarray = exposed_states(d.map, d.cvp, d.lactate, d.balance_ml, before) & ~d.unread[:, None]
+    return exposed
 
 
 def clinicians(d: Decisions, doses: Grid) -> Bool[np.ndarray, "n h"]:
@@ -87,17 +95,20 @@ def rates(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[Hazard]:
-    """Rates per 100 decisions of the policy and the clinicians, resampled over patients together."""
+    """Rates per 100 decisions of the policy and the clinicians, resampled over patients together.
+
+    Decisions whose own dose is unread are in neither count nor denominator.
+    """
     n_actions = len(doses.fluid_ml) * doses.shape[1]
     logged = clinicians(d, doses)
     binned = policy(d, np.eye(n_actions, dtype=np.float32)[d.action], doses, step_hours)
     width = len(HAZARDS)
-    columns = np.column_stack([logged, binned, of_policy, np.ones(len(logged))]).astype(np.float64)
+    columns = np.column_stack([logged, binned, of_policy, ~d.unread]).astype(np.float64)
     first = np.searchsorted(episode, np.arange(len(patient)))
     sums = by_patient(np.add.reduceat(columns, first, axis=0), patient)
     resampled = interval.replicate_sums(sums, n_bootstrap, seed)
-    total = 100 * sums.sum(axis=0)[:-1] / sums[:, -1].sum()
-    draws = 100 * resampled[:, :-1] / resampled[:, -1:]
+    total = 100 * divide(sums.sum(axis=0)[:-1], sums[:, -1:].sum(axis=0))
+    draws = 100 * divide(resampled[:, :-1], resampled[:, -1:])
     exposed = exposure(d).sum(axis=0)
 
     def found(value: float, replicates: Float[np.ndarray, "b"]) -> Interval:
@@ -117,11 +128,12 @@ def rates(
 
 
 def of_table(columns: Mapping[str, np.ndarray]) -> Decisions:
-    """Decisions from columns of the trajectories; imputed values become NaN, a window's volume a rate."""
+    """Decisions from columns of the trajectories, in their order; imputed values become NaN, a volume a rate."""
 
     def measured(name: str) -> Float[np.ndarray, "n"]:
         return np.where(columns[f"{name}_imputed"], np.nan, columns[name]).astype(np.float64)
 
+    previous, unread = columns["previous_action"].astype(np.int64), columns["dose_unknown"].astype(bool)
     return Decisions(
         map=measured("map"),
         cvp=columns["cvp"].astype(np.float64),
@@ -130,7 +142,9 @@ def of_table(columns: Mapping[str, np.ndarray]) -> Decisions:
         fluid_ml_h=columns["fluid_ml"] / columns["duration_h"],
         vasopressor_ug_kg_min=columns["vasopressor_ug_kg_min"].astype(np.float64),
         action=columns["action"].astype(np.int64),
-        previous_action=columns["previous_action"].astype(np.int64),
+        previous_action=previous,
+        unread=unread,
+        unread_before=np.r_[False, unread[:-1]] & (previous >= 0),
     )
 
 
@@ -146,6 +160,7 @@ COLUMNS = (
     "vasopressor_ug_kg_min",
     "action",
     "previous_action",
+    "dose_unknown",
 )
 """Columns of the trajectories that `of_table` needs."""
 

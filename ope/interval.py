@@ -65,6 +65,20 @@ def percentile(
     return Interval(value, float(low), float(high))
 
 
+def symmetric(
+    value: float, replicates: Float[np.ndarray, "b"], level: float, attainable: tuple[float, float]
+) -> Interval:
+    """value less and plus z times the root mean square distance of its replicates, z that of the normal distribution.
+
+    A replicate in which no weight is left (NaN) counts as in `percentile`.
+    """
+    undefined, z = np.isnan(replicates), ndtri(0.5 + level / 2)
+    low, high = (
+        float(z * np.sqrt(np.square(np.where(undefined, end, replicates) - value).mean())) for end in attainable
+    )
+    return Interval(value, value - low, value + high)
+
+
 def minimum_detectable(spread: float, ess: float, level: float, power: float = 0.8) -> float:
     """The smallest true benefit that a two-sided test would find with this power: (z_level + z_power) sd / sqrt(ESS).
 

@@ -19,7 +19,7 @@ from cohort.episodes import Episodes
 from cohort.errors import InputError
 from cohort.scaler import fit as fit_scaler
 from cohort.workers import each
-from ope import estimates, tabular, treated
+from ope import samples, tabular, treated
 from ope.estimates import ESTIMATORS, NEED_Q
 from ope.importance import divide
 from ope.overlap import measure
@@ -225,13 +225,13 @@ def _replay(
         q_logged, v = q[log.step, *at], (policy * q).sum(axis=2)[log.step, log.place]
     t = pad(log.episodes, ratio, gamma, q_logged, v)
     chosen = {name: ESTIMATORS[name] for name in estimators}
-    samples = estimates.sample(t, log.episodes, chosen, n_bootstrap, seed)
-    if "dm" in samples:
+    drawn = samples.sample(t, log.episodes, chosen, n_bootstrap, seed)
+    if "dm" in drawn:
         first = log.place[log.episodes.start]
         values = [(policy * tabular.q_values(one, policy, gamma)[0]).sum(axis=1) for one in refitted.members]
-        samples["dm"] = estimates.with_model_error(samples["dm"], np.array([v0[first].mean() for v0 in values]))
+        drawn["dm"] = samples.with_model_error(drawn["dm"], np.array([v0[first].mean() for v0 in values]))
     allowed = attainable(log.episodes, gamma)
-    found = [estimates.interval_of(one, level, allowed) for one in samples.values()]
+    found = [samples.interval_of(one, level, allowed) for one in drawn.values()]
     value, low, high = (np.array([getattr(one, part) for one in found]) for part in ("value", "low", "high"))
     return value, np.where(np.isnan(value), np.inf, low), high, measure(t, log.episodes.patient).ess
 

@@ -53,12 +53,16 @@ def cross_fit(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
+    read: Bool[np.ndarray, "n"] | None = None,
 ) -> Float32[np.ndarray, "n a"]:
     """The evaluation's model: each patient's probabilities come from a model fitted without them.
 
     It also sees the previous action (on a vasopressor the next window has one too in 89% of cases), is
     temperature-calibrated on patients held out within its own fold, and mixes in `floor` for every action:
     p = (1 - n_actions floor) model + floor.
+
+    Args:
+        read: decisions whose dose is known whole; the others are answered for, but nothing is fitted to them.
 
     Raises:
         ConfigError: fewer patients than folds, or floors that sum to 1 or more.
@@ -73,7 +77,8 @@ def cross_fit(
     fold = fold_of[np.searchsorted(patients, episodes.patient)]
     seen = with_previous_action(episodes)
     out = np.empty((episodes.n, episodes.n_actions), np.float32)
-    answers = each(partial(_answered, seen, fold, options, seed), range(options.folds), workers, here=True)
+    known = np.ones(episodes.n, bool) if read is None else read
+    answers = each(partial(_answered, seen, known, fold, options, seed), range(options.folds), workers, here=True)
     for k, probs in enumerate(answers):
         out[(fold == k)[episodes.episode]] = probs
         if progress is not None:
@@ -82,10 +87,15 @@ def cross_fit(
 
 
 def _answered(
-    seen: Episodes, fold: Int[np.ndarray, "e"], config: BehaviourConfig, seed: int, k: int
+    seen: Episodes,
+    read: Bool[np.ndarray, "n"],
+    fold: Int[np.ndarray, "e"],
+    config: BehaviourConfig,
+    seed: int,
+    k: int,
 ) -> Float32[np.ndarray, "m a"]:
     """The probabilities of one fold's decisions, by a model of the other folds."""
-    others = seen.select(fold != k)
+    others = _rows(seen, (fold != k)[seen.episode] & read)
     model = fit(others, for_few(config, others), seed)
     return model.probs(seen.state[(fold == k)[seen.episode]])
 
@@ -168,6 +178,16 @@ def temperature(logits: Float[np.ndarray, "n a"], action: Int[np.ndarray, "n"]) 
         return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(action)), action]).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
+
+
+def _rows(episodes: Episodes, rows: Bool[np.ndarray, "n"]) -> Episodes:
+    """Some decisions, for a model that takes each by itself: what comes next is not kept."""
+    kept, episode = np.unique(episodes.episode[rows], return_inverse=True)
+    return Episodes.from_arrays(
+        episodes.state[rows], episodes.action[rows], episodes.reward[rows], episode, np.ones(len(kept), bool),
+        n_actions=episodes.n_actions, patient=episodes.patient[kept], features=episodes.features,
+        scaler=episodes.scaler,
+    )  # fmt: skip
 
 
 def _floored(probs: Float32[np.ndarray, "n a"], floor: float) -> Float32[np.ndarray, "n a"]:

@@ -9,12 +9,19 @@ import pytest
 MAKE = """
 import sys
 from pathlib import Path
+import pyarrow as pa
+import pyarrow.parquet as pq
 import policy
 from cohort import artifact, build, hospital, sources
 from policy import behaviour, store
 
 root = Path(sys.argv[1])
 hospital.simulate(root / "tables", root / "truth", hospital.HospitalConfig(n_stays=150), 3)
+infusions = root / "tables" / "icu" / "inputevents.parquet"
+table = pq.read_table(infusions)
+unit = table["rateuom"].to_pylist()
+unit[::97] = ["drops/fortnight"] * len(unit[::97])
+pq.write_table(table.set_column(table.column_names.index("rateuom"), "rateuom", pa.array(unit)), infusions)
 with artifact.writing(root / "cohort", "cohort", {}, seed=3) as draft:
     sources.ingest(root / "tables", draft.path / "canonical", sources.SourceConfig(kind="mimic_iv"))
     build.build(draft.path / "canonical", draft.path, build.CohortConfig(), 3)
@@ -30,7 +37,10 @@ with artifact.writing(root / "behaviour", "behaviour", {}, {"cohort": root / "co
 
 @pytest.fixture(scope="session")
 def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 simulated stays, through the hospital's tables; in a process of its own, without the tests' type checks."""
+    """150 simulated stays, through the hospital's tables, some of whose doses have a unit that nobody knows.
+
+    In a process of its own, without the tests' type checks.
+    """
     root = tmp_path_factory.mktemp("ope")
     subprocess.run([sys.executable, "-c", MAKE, str(root)], check=True, cwd=Path(__file__).parents[2])
     return root / "cohort"

@@ -8,7 +8,6 @@ import pytest
 import ope
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
-from ope import estimates
 from ope.gates import GateConfig
 from tests.ope.worlds import Log, hand, random_log
 
@@ -267,29 +266,3 @@ def test_model_and_importance_sampling_that_disagree_withhold_each_other() -> No
     q = np.full_like(log.target, 0.9)
     found = ope.evaluate(log.episodes, log.behaviour, log.behaviour, 1, q=q, estimators=["wis", "dm"])
     assert [one.withheld.split(":")[0] for one in found] == ["disagreement", "disagreement"]
-
-
-def test_estimates_that_lean_on_the_model_have_an_interval_no_narrower_than_their_correction() -> None:
-    """Q is wrong by 5 everywhere: dm is sure of it; the interval must reach to what the weights say."""
-    log = random_log(n_episodes=1000)
-    q = np.full_like(log.target, 5.0)
-    options = {"q": q, "gates": False, "n_bootstrap": 200}
-    dm, wdr, magic = ope.evaluate(
-        log.episodes, log.target, log.behaviour, 1, estimators=["dm", "wdr", "magic"], **options
-    )
-    assert dm.value == pytest.approx(5)
-    for leaning in (dm, magic):
-        assert leaning.low <= wdr.low < wdr.high <= leaning.high
-    alone = ope.evaluate(log.episodes, log.target, log.behaviour, 1, estimators=["dm"], **options)[0]
-    assert (alone.low, alone.high) == (dm.low, dm.high)
-
-
-def test_a_difference_of_leaning_estimates_spans_that_of_their_corrections() -> None:
-    right = estimates.Sample(1.0, np.array([0.0, 1.0, 2.0]))
-    model = estimates.Sample(9.0, np.full(3, 9.0), correction=right)
-    clinicians = estimates.Sample(0.5, np.array([0.5, 0.5, 0.5]))
-    found = estimates.interval_of(estimates.less(model, clinicians), 0.999, (-9.0, 9.0))
-    assert (found.value, found.low, found.high) == pytest.approx((8.5, -0.5, 8.5), abs=1e-2)
-    both = estimates.less(model, model)
-    assert both.correction is not None
-    assert both.correction.value == 0

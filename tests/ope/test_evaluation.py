@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cohort import artifact
+from cohort import artifact, trajectories
 from cohort.config import parse
 from cohort.errors import ArtifactError, ConfigError, InputError
 from ope import evaluation, gates, treated
@@ -73,7 +73,7 @@ def test_every_number_or_its_reason_is_there_and_never_both(opened: dict[str, An
 def test_a_control_has_no_model_based_number_and_says_so(opened: dict[str, Any]) -> None:
     found = {one["estimator"]: one["withheld"] for one in opened["policies"]["random"]["estimates"]}
     assert set(found) == set(opened["config"]["estimators"])
-    assert found["wdr"] .startswith("no_model: Q is fitted neither for controls")
+    assert found["wdr"].startswith("no_model: Q is fitted neither for controls")
     pair = {one["estimator"]: one for one in opened["policies"]["random"]["against"]["bc"]}
     assert (pair["wdr"]["value"], pair["wdr"]["withheld"]) == (None, found["wdr"])
 
@@ -129,8 +129,16 @@ def test_the_clinicians_model_is_judged_in_every_subgroup(document: dict[str, An
     assert {one["feature"] for one in found} == {"sofa", "lactate", "map", "age_years", "sex_male", "care_unit"}
     assert all((one["by_drug"] is None) == (one["patients"] < 10) for one in found)
     units = [one for one in found if one["feature"] == "care_unit"]
-    assert sum(one["decisions"] for one in units) == document["cohort"]["decisions"]
     assert all(one["label"] and one["low"] is None for one in units)
+
+
+def test_doses_partly_read_are_counted_and_compared_with_nothing(document: dict[str, Any], cohort_dir: Path) -> None:
+    table = trajectories.read(cohort_dir, ["dose_unknown"], "evaluate")["dose_unknown"].to_numpy()
+    assert document["cohort"]["dose_unknown"] == table.sum() > 0
+    units = [one for one in document["behaviour"]["by_subgroup"] if one["feature"] == "care_unit"]
+    assert sum(one["decisions"] for one in units) == (~table).sum()
+    bins = document["behaviour"]["by_drug"]["fluid"]
+    assert sum(one["count"] for one in bins) == (~table).sum()
 
 
 def test_a_failed_self_test_refuses_every_policy(

@@ -217,3 +217,15 @@ def test_members_see_patients_in_different_proportions(log: tabular.Log) -> None
     assert first.std(axis=1) == pytest.approx(np.ones(3), abs=0.1)
     assert abs(np.corrcoef(first)[0, 1]) < 0.1
     assert (fqe._weights(episodes, 1, 0) == 1).all()
+
+
+def test_nothing_is_fitted_to_decisions_whose_action_is_not_known() -> None:
+    """Action 1 seems to pay 5 where its dose was partly read; where it was read it pays nothing."""
+    rng = np.random.default_rng(0)
+    action, unread = rng.integers(0, 2, 400), rng.random(400) < 0.5
+    reward = np.where(unread & (action == 1), 5.0, 0.0)
+    episodes = Episodes.from_arrays(np.zeros((400, 1)), action, reward, np.arange(400), np.ones(400, bool), n_actions=2)
+    target = fqe.ask(episodes, lambda state: np.tile([0.0, 1.0], (len(state), 1)))
+    config = FqeConfig(hidden=(8,), updates=300, learning_rate=1e-2, members=2)
+    assert abs(fqe.evaluate_target(episodes, target, 1.0, config, read=~unread).v.mean()) < 0.3
+    assert fqe.evaluate_target(episodes, target, 1.0, config).v.mean() > 1.5

@@ -11,7 +11,7 @@ DOSES = Grid(np.array([0.0, 40.0, 200.0, 600.0, 1200.0]), np.array([0.0, 0.05, 0
 """mL per 4 h: 0, 10, 50, 150, 300 mL/h."""
 NONE = {
     "map": 70.0, "cvp": np.nan, "lactate": 1.0, "balance_ml": 0.0, "fluid_ml_h": 50.0, "vasopressor_ug_kg_min": 0.1,
-    "action": 12, "previous_action": 12,
+    "action": 12, "previous_action": 12, "unread": False, "unread_before": False,
 }  # fmt: skip
 
 
@@ -84,8 +84,36 @@ def test_an_imputed_value_is_not_a_measurement() -> None:
         "lactate_imputed": np.array([False, False]), "cvp": np.array([np.nan, np.nan]),
         "fluid_balance_total": np.zeros(2),
         "fluid_ml": np.array([10.0, 30.0]), "duration_h": np.array([4.0, 2.0]), "vasopressor_ug_kg_min": np.zeros(2),
-        "action": np.array([5, 5]), "previous_action": np.array([-1, 5]),
+        "action": np.array([5, 5]), "previous_action": np.array([-1, 5]), "dose_unknown": np.array([False, False]),
     }  # fmt: skip
     d = hazards.of_table(columns)
     assert d.fluid_ml_h.tolist() == [2.5, 15.0]
     assert hazards.clinicians(d, DOSES)[:, HAZARDS.index("A")].tolist() == [False, True]
+
+
+def test_a_dose_partly_read_is_no_dose() -> None:
+    """Four windows of one stay, MAP 50 without drugs but for the third, of which bin 4 was read: A in the second alone,
+    E in none, and three decisions to count by; for the policy likewise."""
+    columns = {
+        "map": np.full(4, 50.0), "map_imputed": np.zeros(4, bool), "lactate": np.ones(4),
+        "lactate_imputed": np.zeros(4, bool), "cvp": np.full(4, np.nan), "fluid_balance_total": np.zeros(4),
+        "fluid_ml": np.array([400.0, 0, 0, 400]), "duration_h": np.full(4, 4.0),
+        "vasopressor_ug_kg_min": np.array([0, 0, 0.5, 0]), "action": np.array([10, 0, 4, 10]),
+        "previous_action": np.array([-1, 10, 0, 4]), "dose_unknown": np.array([False, False, True, False]),
+    }  # fmt: skip
+    d = hazards.of_table(columns)
+    assert d.unread_before.tolist() == [False, False, False, True]
+    happened = hazards.clinicians(d, DOSES)
+    assert happened[:, HAZARDS.index("A")].tolist() == [False, True, False, False]
+    assert not happened[:, HAZARDS.index("E")].any()
+    of_policy = hazards.policy(d, np.eye(25)[[0, 0, 0, 4]], DOSES, 4.0)
+    assert of_policy[:, HAZARDS.index("E")].tolist() == [0, 0, 0, 0]
+    found = {h.name: h for h in hazards.rates(d, of_policy, DOSES, 4.0, np.zeros(4, int), np.zeros(1, int))}
+    assert found["A"].clinicians.value == pytest.approx(100 / 3)
+    assert found["A"].policy.value == pytest.approx(200 / 3)
+
+
+def test_a_dose_partly_read_at_the_end_of_one_stay_is_not_the_dose_before_of_the_next() -> None:
+    two = {name: np.zeros(2) for name in hazards.COLUMNS} | {"duration_h": np.full(2, 4.0)}
+    two |= {"previous_action": np.array([0, -1]), "dose_unknown": np.array([True, False])}
+    assert hazards.of_table(two).unread_before.tolist() == [False, False]

@@ -83,6 +83,16 @@ def test_the_percentile_interval_leaves_equal_tails() -> None:
     assert (found.low, found.high) == pytest.approx((0.05, 0.95))
 
 
+def test_the_symmetric_interval_is_the_hand_worked_one() -> None:
+    found = interval.symmetric(1.0, np.array([0.0, 1.0, 3.0]), 0.9, (-9.0, 9.0))
+    half = 1.644854 * np.sqrt(5 / 3)
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 1 - half, 1 + half), abs=1e-5)
+    unknown = interval.symmetric(0.5, np.array([0.5, np.nan]), 0.9, (-1.0, 2.0))
+    assert (unknown.low, unknown.high) == pytest.approx(
+        (0.5 - 1.644854 * np.sqrt(1.5**2 / 2), 0.5 + 1.644854 * np.sqrt(1.5**2 / 2)), abs=1e-5
+    )
+
+
 def test_rank_probabilities_count_places() -> None:
     replicates = np.array([[3.0, 2, 1], [3, 1, 2], [1, 2, 3], [3, 2, 1]])
     assert interval.rank_probabilities(replicates).tolist() == [[0.75, 0, 0.25], [0, 0.75, 0.25], [0.25, 0.25, 0.5]]

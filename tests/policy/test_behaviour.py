@@ -90,3 +90,14 @@ def test_reliability_error_is_positive_where_predicted_too_often() -> None:
     first, second = behaviour.reliability(probs, action)
     assert (first["count"], first["error"]) == (50, pytest.approx(0.3))
     assert second["error"] == pytest.approx(-0.3)
+
+
+def test_nothing_is_fitted_to_decisions_whose_dose_was_not_read_whole() -> None:
+    """A third of the decisions say action 1 where only action 0 is ever read: it must not be learned."""
+    rng = np.random.default_rng(0)
+    unread = rng.random(600) < 1 / 3
+    episodes = Episodes.from_arrays(
+        rng.normal(size=(600, 2)), unread.astype(int), np.zeros(600), np.arange(600), np.ones(600, bool), n_actions=2
+    )
+    assert behaviour.cross_fit(episodes, TINY, read=~unread)[:, 1].max() < 0.1
+    assert behaviour.cross_fit(episodes, TINY)[:, 1].mean() > 0.2
