@@ -40,7 +40,7 @@ class RunDirectory:
         """Record what a stage cost, and how often it was made: whoever judges a result asks how many came before it."""
         record = self.record()
         made = record.get("made", {})
-        times = made.get(name, 0) + (not entry.get("kept", False))
+        times = max(made.get(name, 0) + (not entry.get("kept", False)), 1)  # one kept was made, noted or not
         self.update(stages={**record.get("stages", {}), name: entry}, made={**made, name: times})
 
     def seal(self) -> None:

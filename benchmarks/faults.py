@@ -1,36 +1,50 @@
 """Benchmark: a run is killed, starved and damaged in every stage; nothing may be lost and nothing wrong silently.
 
-Each fault is put to a copy of a run, `suture run --resume` follows, and every stage's digest has to be that of an
-undisturbed run. `--table` prints the findings as a Markdown table too, on the error stream.
+Each fault is put to a copy of a run, `--resume` follows, and every stage's digest has to be that of an undisturbed run.
+Commands are forked from this process, which has loaded everything already: they are the command line's own, without its
+seconds of loading. `--table` prints the findings as a Markdown table too, on the error stream.
 """
 
 import argparse
+import hashlib
+import importlib
+import itertools
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cohort import artifact
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path = [
+    folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent
+]  # benchmarks/app.py is not the package
+
+from app.run_directory import RECORD  # noqa: E402
+from cohort import artifact  # noqa: E402
 
 CONFIG = """
 name: faults
-seed: 3
+seed: {seed}
 hospital: {{n_stays: {stays}, shard_stays: {shard}, charting: {{other_rows: false}}}}
-source: {{kind: mimic_iv, shard_stays: {shard}, workers: 2}}
-cohort: {{}}
+source: {{kind: mimic_iv, shard_stays: {shard}, workers: {workers}}}
+cohort: {{grid: {{horizon_hours: 24}}}}
 learners:
   bc: &quick {{hidden: [16], updates: {updates}, evaluate_every: 20, min_updates: 20, patience: 1000}}
   iql: *quick
 behaviour: &fast {{hidden: [16], updates: {updates}, evaluate_every: 20, min_updates: 20, patience: 1000, folds: 2}}
+sweep: {{learners: [conservative_iql, iql], taus: [0.7], target_kls: [0.1], critic: *quick, behaviour: *fast}}
+rollouts: {{n_stays: 20}}
 evaluation:
   n_bootstrap: 100
   estimators: [wis, cwpdis, dm]
@@ -44,6 +58,8 @@ ALONE = {
     "cohort": ("cohort",),
     "behaviour": ("train",),
     "policy/iql": ("train", "--learner", "iql"),
+    "sweep": ("sweep",),
+    "rollouts": ("evaluate",),
     "ope": ("evaluate",),
     "report": ("report",),
 }
@@ -52,8 +68,10 @@ STAGES = tuple(ALONE)
 RUN = "whole run"
 SUTURE = Path(sys.executable).with_name("suture")
 UNTOUCHED = "the digests of an undisturbed run"
-LONGEST_S = 900
+LONGEST_S = 1800
 POLL_S = 0.01
+NOBODY = 65534
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,9 @@ class Finding:
     ok: bool
 
 
+NOT_MOUNTED = Finding("full disk", RUN, "not tried: no tmpfs could be mounted here", "not tried", 0, True)
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where a campaign works: its configuration, an undisturbed run, and that run's digests."""
@@ -77,6 +98,8 @@ class Bench:
     folder: Path
     config: Path
     whole: Path
+    other: Path
+    """Tables and cohort of another hospital."""
     digests: dict[str, str]
 
 
@@ -87,12 +110,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, help="kills a stage")
     parser.add_argument("--stays", type=int, default=60, help="stays of the simulated hospital")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--only", nargs="+", metavar="PART", choices=PARTS, help=f"of {', '.join(PARTS)}")
     parser.add_argument("--table", action="store_true", help="a Markdown table too, on the error stream")
     options = parser.parse_args()
     kills = options.kills or (1 if options.quick else 20)
     with tempfile.TemporaryDirectory() as folder:
         bench = prepare(Path(folder), options.stays)
-        findings = list(campaign(bench, kills, random.Random(options.seed)))
+        findings = list(told(campaign(bench, kills, options.seed, options.only or tuple(PARTS))))
     if options.table:
         print(table(findings), file=sys.stderr)
     wrong = [one for one in findings if not one.ok]
@@ -106,35 +130,41 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def prepare(folder: Path, stays: int, updates: int = 200) -> Bench:
-    """An undisturbed run."""
-    config = folder / "faults.yaml"
-    config.write_text(CONFIG.format(stays=stays, shard=max(stays // 4, 1), updates=updates), encoding="utf-8")
-    done = suture("run", config, "--out", folder / "whole")
-    if done.returncode:
-        raise SystemExit(f"the undisturbed run failed: {done.stderr}")
-    return Bench(folder, config, folder / "whole", digests(folder / "whole"))
+def prepare(folder: Path, stays: int, updates: int = 600) -> Bench:
+    """An undisturbed run with its sweep, and the cohort of another hospital."""
+    load()
+    config, other = folder / "faults.yaml", folder / "other.yaml"
+    for file, seed in ((config, 3), (other, 4)):
+        text = CONFIG.format(stays=stays, shard=max(stays // 3, 1), updates=updates, workers=1, seed=seed)
+        file.write_text(text, encoding="utf-8")
+    bench = Bench(folder, config, folder / "whole", folder / "other", {})
+    commands = ("run", config, bench.whole), ("sweep", config, bench.whole)
+    for name, file, out in (*commands, ("simulate", other, bench.other), ("cohort", other, bench.other)):
+        done = suture(bench, name, file, "--out", out)
+        if done.code:
+            raise SystemExit(f"the undisturbed run failed: {done.said}")
+    return replace(bench, digests=digests(bench.whole))
 
 
-def campaign(bench: Bench, kills: int, rng: random.Random) -> Iterator[Finding]:
-    """Every fault in turn."""
-    record = json.loads((bench.whole / "run.json").read_text())
-    for stage in STAGES:
-        for _ in range(kills):
-            yield killed(bench, stage, rng.random() * record["stages"][stage]["seconds"])
-    for _ in range(kills):
-        yield killed(bench, RUN, rng.random() * record["seconds"])
-    for stage in STAGES:
-        for damage in (flipped, truncated):
-            yield damaged(bench, stage, damage)
-    for change in (manifest_cut, manifest_edited, manifest_newer):
-        yield damaged(bench, "cohort", change)
-    yield damaged(bench, "cohort", other_shard)
-    yield damaged(bench, "cohort", wrong_clock, expected=None)
-    yield from full_disk(bench)
-    yield read_only(bench)
-    yield second_run(bench)
-    yield worker_killed(bench)
+def load() -> None:
+    """What every command needs, so that forked ones have it."""
+    for module in ("app.cli", "app.run", "app.sweep", "app.summary", "app.verification", "mlflow", "weasyprint"):
+        with suppress(ImportError):  # without Pango there is no PDF; the command says so
+            importlib.import_module(module)
+
+
+def campaign(bench: Bench, kills: int, seed: int, parts: Sequence[str]) -> Iterator[Finding]:
+    """Every fault in turn, of the parts asked for."""
+    for part in parts:
+        yield from PARTS[part](bench, kills, random.Random(f"{seed} {part}"))
+
+
+def told(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings, each said on the error stream as it comes."""
+    for one in findings:
+        mark = "ok" if one.ok else "WRONG"
+        print(f"{mark}: {one.stage}: {one.fault}: {one.detected}; {one.outcome}; {one.reused} reused", file=sys.stderr)
+        yield one
 
 
 def table(findings: list[Finding]) -> str:
@@ -152,101 +182,201 @@ def table(findings: list[Finding]) -> str:
 # Faults
 
 
-def killed(bench: Bench, stage: str, after_s: float) -> Finding:
-    """kill -9 of the whole process group, so long after the stage (or the run) began."""
+def kills_of_stages(bench: Bench, kills: int, rng: random.Random) -> Iterator[Finding]:
+    """Every stage, alone, at moments of its processor time."""
+    costs = artifact.read_json(bench.whole / RECORD)["stages"]
+    for stage in STAGES:
+        for _ in range(kills):
+            yield killed(bench, stage, rng.random() * costs[stage]["cpu_seconds"])
+
+
+def kills_of_runs(bench: Bench, kills: int, rng: random.Random) -> Iterator[Finding]:
+    """The whole run, at moments of its processor time."""
+    costs = artifact.read_json(bench.whole / RECORD)["stages"]
+    whole = sum(cost["cpu_seconds"] for cost in costs.values())
+    for _ in range(kills):
+        yield killed(bench, RUN, rng.random() * whole)
+
+
+def damages(bench: Bench, _kills: int, _rng: random.Random) -> Iterator[Finding]:
+    """Files that are not what was written."""
+    for stage in STAGES:
+        for damage in (flipped, truncated):
+            yield damaged(bench, stage, damage)
+    yield damaged(bench, "tables", flipped, at="truth")
+    for change in (manifest_cut, manifest_edited, manifest_newer, other_shard, other_stage):
+        yield damaged(bench, "cohort", change)
+    yield damaged(bench, "cohort", wrong_clock, expected=None)
+    yield stale(bench)
+
+
+def starvation(bench: Bench, _kills: int, _rng: random.Random) -> Iterator[Finding]:
+    """No room, no permission, no memory, no directory of one's own, no clock."""
+    yield from full_disk(bench)
+    yield read_only(bench)
+    yield forbidden(bench)
+    yield second_run(bench)
+    for stage in ("tables", "cohort", "rollouts", "ope"):
+        yield worker_killed(bench, stage)
+        yield worker_killed(bench, stage, parent=True)
+    yield little_memory(bench)
+    yield shifted_clock(bench)
+
+
+PARTS: dict[str, Callable[[Bench, int, random.Random], Iterator[Finding]]] = {
+    "damages": damages, "starvation": starvation, "stages": kills_of_stages, "runs": kills_of_runs,
+}  # fmt: skip
+
+
+def killed(bench: Bench, stage: str, after_cpu_s: float) -> Finding:
+    """kill -9 of the whole process group, so much processor time after the stage (or the run) began."""
     run = without(bench, stage)
-    process = subprocess.Popen(
-        resuming(bench, run, stage), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=environment(),
-    )  # fmt: skip
-    work, deadline = work_folder(run, stage), time.monotonic() + LONGEST_S
-    while not work.is_dir() and process.poll() is None and time.monotonic() < deadline:
+    child = started(bench, *resuming(bench, run, stage))
+    work = work_folder(run, stage)
+    while not work.is_dir() and not child.ended():
         time.sleep(POLL_S)
-    time.sleep(after_s)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    end = cpu_seconds(child.pid) + after_cpu_s
+    while not child.ended() and cpu_seconds(child.pid) < end:
+        time.sleep(POLL_S)
+    child.kill()
     begun = "half-made" if work.is_dir() or stage == RUN else "whole already"
     reused = sum(map(pieces_in, run.rglob(".*.work")))
     return resumed(bench, run, f"kill -9, {begun}", stage, "temporary directories and pieces", reused)
 
 
 def damaged(
-    bench: Bench, stage: str, damage: Callable[[Bench, Path], str], expected: str | None = "made again: "
+    bench: Bench,
+    stage: str,
+    damage: Callable[[Bench, Path], str],
+    expected: str | None = "made again: ",
+    at: str | None = None,
 ) -> Finding:
     """A finished run whose stage is changed on disk; `verify` has to say so, and resuming to mend it."""
     run = copy(bench)
-    fault = damage(bench, run / stage)
-    checked = suture("verify", run)
-    named = checked.returncode == 4 and stage in checked.stderr
+    fault = damage(bench, run / (at or stage))
+    checked = suture(bench, "verify", run)
+    named = checked.code == 4 and (at or stage) in checked.said
     said = "`suture verify` and --resume" if named else "nothing"
     finding = resumed(bench, run, fault, stage, said if expected else "nothing, as it should be", 0, expected)
-    return finding if named == (expected is not None) else failed(finding, "verify was wrong about it")
+    return finding if named == (expected is not None) else failed(finding, f"verify: {checked.said.strip()[:100]}")
+
+
+def stale(bench: Bench) -> Finding:
+    """What processes that are gone may leave: drafts, a replaced directory, a piece of another attempt."""
+    run = without(bench, "cohort")
+    for name in (".cohort.tmp-999999", ".truth.tmp-1", "policy/.iql.tmp-999999", ".cohort.work/.frames.tmp-0"):
+        (run / name).mkdir(parents=True)
+        (run / name / "rows").write_bytes(b"half a row")
+    (run / ".run.json.tmp-999999").write_text("{")
+    (run / ".cohort.work" / "identity").write_text("of another configuration")
+    (run / "tables").rename(run / ".tables.old-999999")
+    return resumed(bench, run, "directories of dead processes", RUN, "their names and the lock", 0)
 
 
 def full_disk(bench: Bench) -> Iterator[Finding]:
     """A file system with too little room; more room follows, and the run is gone on with."""
-    size = sum(file.stat().st_size for file in bench.whole.rglob("*") if file.is_file()) >> 20
-    for share, stage in ((0.05, "tables"), (0.35, RUN), (0.5, RUN)):
-        with small_disk(bench.folder / "small", max(int(size * 2 * share), 1)) as (disk, grow):
+    size = sum(file.stat().st_size for file in bench.whole.rglob("*") if file.is_file()) / 1e6
+    for share in (0.05, 0.2, 0.4, 0.6, 0.8):
+        with small_disk(bench.folder / "small", max(int(size * share), 1)) as (disk, grow):
             if disk is None:
-                yield Finding("full disk", stage, "not tried: no tmpfs could be mounted here", "not tried", 0, True)
+                yield NOT_MOUNTED
                 return
             run = disk / "run"
-            done = suture("run", bench.config, "--out", run)
-            error = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-            said = "exit code 4, one line" if done.returncode == 4 and "cannot be written" in error else error[:120]
+            done = suture(bench, "run", bench.config, "--out", run)
+            said = "exit code 4, one line" if done.code == 4 and "cannot be written" in done.error else done.error[:120]
+            stage = next((name for name in (*STAGES, "mlflow.db") if f"{run / name}: " in done.error), RUN)
             grow()
-            finding = resumed(bench, run, "full disk", stage, said, sum(map(pieces_in, run.rglob(".*.work"))))
-            yield finding if done.returncode in {0, 4} else failed(finding, f"exit code {done.returncode}")
+            finding = resumed(
+                bench, run, "full disk", stage, said, sum(map(pieces_in, run.rglob(".*.work"))), whole=True
+            )
+            yield finding if done.code in {0, 4} else failed(finding, f"exit code {done.code}")
 
 
 def read_only(bench: Bench) -> Finding:
     """The output cannot be written at all."""
     with small_disk(bench.folder / "frozen", 64, read_only=True) as (disk, grow):
         if disk is None:
-            return Finding(
-                "read-only output", "tables", "not tried: no tmpfs could be mounted here", "not tried", 0, True
-            )
-        done = suture("run", bench.config, "--out", disk / "run")
-        error = done.stderr.strip()
-        said = "exit code 4, one line" if done.returncode == 4 and len(error.splitlines()) == 1 else error[:120]
+            return replace(NOT_MOUNTED, fault="read-only output")
+        done = suture(bench, "run", bench.config, "--out", disk / "run")
         grow()
-        finding = resumed(bench, disk / "run", "read-only output", "tables", said, 0)
-        return finding if done.returncode == 4 else failed(finding, f"exit code {done.returncode}")
+        return refused(bench, disk / "run", "read-only output", done, 4)
+
+
+def forbidden(bench: Bench) -> Finding:
+    """The output belongs to somebody else; asked by a process that is not root."""
+    run = without(bench, RUN)
+    run.parent.chmod(0o755)
+    run.mkdir(mode=0o555)
+    if os.geteuid():
+        done = suture(bench, "run", bench.config, "--out", run)
+    else:
+        done = suture(bench, "run", bench.config, "--out", run, user=NOBODY)
+    run.chmod(0o755)
+    return refused(bench, run, "a directory without permission", done, 4)
 
 
 def second_run(bench: Bench) -> Finding:
     """Two runs on one directory at once."""
-    run = without(bench, "behaviour")
-    first = subprocess.Popen(
-        resuming(bench, run, "behaviour"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=environment(),
-    )  # fmt: skip
-    while not work_folder(run, "behaviour").is_dir() and first.poll() is None:
+    run = without(bench, "rollouts")
+    first = started(bench, *resuming(bench, run, "rollouts"))
+    while not work_folder(run, "rollouts").is_dir() and not first.ended():
         time.sleep(POLL_S)
-    second = call(resuming(bench, run, "behaviour"))
+    second = suture(bench, *resuming(bench, run, "rollouts"))
     first.wait()
-    refused = second.returncode == 4 and "another run is writing here" in second.stderr
-    finding = resumed(bench, run, "two runs on one directory", "behaviour", "the directory's lock: exit code 4", 0)
-    return finding if refused else failed(finding, "the second was not refused")
+    right = second.code == 4 and "another run is writing here" in second.error
+    finding = resumed(bench, run, "two runs on one directory", "rollouts", "the directory's lock: exit code 4", 0)
+    return finding if right and not first.code else failed(finding, f"{first.code}, {second.code}: {second.error}")
 
 
-def worker_killed(bench: Bench) -> Finding:
-    """One worker process is killed, as the system does where memory ends."""
-    run = without(bench, "tables")
-    process = subprocess.Popen(
-        resuming(bench, run, "tables"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, env=environment(),
-    )  # fmt: skip
-    while not (workers := spawned(process.pid)) and process.poll() is None:
+def worker_killed(bench: Bench, stage: str, parent: bool = False) -> Finding:
+    """One worker process is killed, as the system does where memory ends, or their parent alone."""
+    run, two = without(bench, stage), bench.folder / "two.yaml"
+    two.write_text(bench.config.read_text().replace("workers: 1", "workers: 2"))
+    child = started(replace(bench, config=two), *resuming(replace(bench, config=two), run, stage))
+    while not (processes := spawned(child.pid)) and not child.ended():
         time.sleep(POLL_S)
-    for worker in workers[:1]:
-        os.kill(worker, signal.SIGKILL)
-    error = process.communicate()[1]
-    said = "exit code 1, one line" if "a worker process was killed" in error else error.strip()[-120:]
-    finding = resumed(bench, run, "a worker out of memory", "tables", said, pieces_in(work_folder(run, "tables")))
-    return finding if process.returncode == 1 else failed(finding, f"exit code {process.returncode}")
+    time.sleep(0.5)  # until then it only loads
+    for pid in [child.pid] if parent else processes[:1]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    child.wait()
+    deadline = time.monotonic() + LONGEST_S
+    while any(b"spawn_main" in cmdline(pid) for pid in processes) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    reused = sum(map(pieces_in, run.rglob(".*.work")))
+    if parent:
+        return resumed(bench, run, "kill -9 of the parent alone", stage, "its processes end with it", reused)
+    said = "exit code 1, one line" if "a worker process was killed" in child.error else child.error[:120]
+    finding = resumed(bench, run, "a worker out of memory", stage, said, reused)
+    return finding if child.code == 1 else failed(finding, f"exit code {child.code}")
+
+
+def little_memory(bench: Bench) -> Finding:
+    """The system refuses more memory (a limit on the address space)."""
+    run = without(bench, "cohort")
+    words = resuming(bench, run, "cohort")
+    done = suture(bench, *words, limit=(resource.RLIMIT_AS, resident_bytes() + (48 << 20)))
+    return refused(bench, run, "memory refused", done, 1, "cohort")
+
+
+def shifted_clock(bench: Bench) -> Finding:
+    """The machine's clock is years off while a run is made."""
+    program = shutil.which("faketime")
+    if program is None:
+        return Finding("a clock ten years off", RUN, "not tried: no faketime here", "not tried", 0, True)
+    run = without(bench, RUN)
+    words = [program, "-f", "-3650d", str(SUTURE), "run", str(bench.config), "--out", str(run)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_S, check=False)
+    finding = resumed(bench, run, "a clock ten years off", RUN, "nothing, as it should be", 0)
+    return finding if not done.returncode else failed(finding, done.stderr.strip()[-120:])
+
+
+def refused(bench: Bench, run: Path, fault: str, done: "Child", code: int, stage: str = RUN) -> Finding:
+    """A command that had to end with one line; then it is gone on with under better conditions."""
+    right = done.code == code and len(done.said.strip().splitlines()) == 1
+    said = f"exit code {code}, one line" if right else f"exit code {done.code}: {done.said.strip()[-160:]}"
+    finding = resumed(bench, run, fault, stage, said, sum(map(pieces_in, run.rglob(".*.work"))))
+    return finding if right else failed(finding, "not refused as it should be")
 
 
 # Damages
@@ -291,11 +421,18 @@ def manifest_newer(_bench: Bench, folder: Path) -> str:
     return "a newer version's manifest"
 
 
-def other_shard(_bench: Bench, folder: Path) -> str:
+def other_shard(bench: Bench, folder: Path) -> str:
     """A shard of another configuration among the run's own."""
     shards = sorted((folder / "canonical").glob("shard-*"))
-    shutil.copytree(shards[0], shards[-1], dirs_exist_ok=True)
-    return "another cohort's shard among its own"
+    shutil.copytree(bench.other / "cohort" / "canonical" / shards[0].name, shards[-1], dirs_exist_ok=True)
+    return "another configuration's shard among its own"
+
+
+def other_stage(bench: Bench, folder: Path) -> str:
+    """A whole stage of another configuration, with its own manifest."""
+    shutil.rmtree(folder)
+    shutil.copytree(bench.other / folder.name, folder)
+    return "another configuration's stage, whole"
 
 
 def wrong_clock(_bench: Bench, folder: Path) -> str:
@@ -309,19 +446,27 @@ def wrong_clock(_bench: Bench, folder: Path) -> str:
 
 
 def resumed(
-    bench: Bench, run: Path, fault: str, stage: str, detected: str, reused: int, says: str | None = None
+    bench: Bench,
+    run: Path,
+    fault: str,
+    stage: str,
+    detected: str,
+    reused: int,
+    says: str | None = None,
+    whole: bool = False,
 ) -> Finding:
-    """Go on with a stage (where it is none, with the run) and compare it with the undisturbed one."""
-    done = call(resuming(bench, run, stage))
-    if done.returncode:
-        return Finding(fault, stage, detected, f"not resumed: {done.stderr.strip()[-200:]}", reused, False)
+    """Go on with a stage (or the whole run) and compare with the undisturbed one."""
+    alone = stage in ALONE and not whole
+    done = suture(bench, *resuming(bench, run, stage if alone else RUN))
+    if done.code:
+        return Finding(fault, stage, detected, f"not resumed: {done.said.strip()[-200:]}", reused, False)
     left = [str(path.relative_to(run)) for path in run.rglob(".*") if path.name not in {".lock"}]
     found = digests(run)
-    expected = bench.digests if stage not in ALONE else {name: bench.digests[name] for name in found}
-    same = found == expected and (stage not in ALONE or stage in found)
+    same = found == {name: bench.digests[name] for name in found}
+    same = same and (stage in found if alone else set(bench.digests) - set(found) <= {"sweep"})
     outcome = UNTOUCHED if same else "OTHER DIGESTS"
     outcome += f"; LEFT: {left[0]}" if left else ""
-    silent = says is not None and says not in done.stderr
+    silent = says is not None and says not in done.said
     outcome += "; SILENT" if silent else ""
     shutil.rmtree(run, ignore_errors=True)
     return Finding(fault, stage, detected, outcome, reused, same and not left and not silent)
@@ -333,9 +478,15 @@ def failed(finding: Finding, why: str) -> Finding:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """The digest of every stage's directory."""
+    """The digest of every stage's directory; of the report, which tells when each was made, of what it prints."""
     folders = sorted(path.parent for path in run.rglob(artifact.MANIFEST) if "mlartifacts" not in path.parts)
-    return {str(folder.relative_to(run)): artifact.digest(folder) for folder in folders}
+    found = {str(folder.relative_to(run)): artifact.digest(folder) for folder in folders}
+    if "report" in found:
+        artifact.verify(run / "report")
+        printed = artifact.read_json(run / "report" / "report.json")["printed"]
+        of_results = [one for one in printed if one["file"] != RECORD]  # how often a stage was made is the run's own
+        found["report"] = hashlib.sha256(json.dumps(of_results).encode()).hexdigest()
+    return found
 
 
 def copy(bench: Bench) -> Path:
@@ -357,10 +508,10 @@ def without(bench: Bench, stage: str) -> Path:
     return run
 
 
-def resuming(bench: Bench, run: Path, stage: str) -> list[str]:
+def resuming(bench: Bench, run: Path, stage: str) -> list[object]:
     """The command that goes on with a stage alone, or with the run."""
     name, *options = ALONE.get(stage, ("run",))
-    return command(name, bench.config, "--out", run, "--resume", *options)
+    return [name, bench.config, "--out", run, "--resume", *options]
 
 
 def work_folder(run: Path, stage: str) -> Path:
@@ -422,24 +573,95 @@ def small_disk(
             subprocess.run(["umount", where], check=True, capture_output=True)
 
 
-def suture(*arguments: object) -> "subprocess.CompletedProcess[str]":
+class Child:
+    """A command of Suture's in a process group of its own."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self.pid = pid
+        self._log = log
+        self.code: int | None = None
+
+    def ended(self) -> bool:
+        """Whether it is no more."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
+    def wait(self) -> None:
+        """Until it ends; one that does not is killed."""
+        deadline = time.monotonic() + LONGEST_S
+        while not self.ended():
+            time.sleep(POLL_S)
+            if time.monotonic() > deadline:
+                self.kill()
+
+    def kill(self) -> None:
+        """kill -9 of the whole group."""
+        if not self.ended():
+            os.killpg(self.pid, signal.SIGKILL)
+            self.wait()
+
+    @property
+    def said(self) -> str:
+        """All that it wrote on either stream."""
+        return self._log.read_text(encoding="utf-8")
+
+    @property
+    def error(self) -> str:
+        """Its last line."""
+        return (self.said.strip().splitlines() or ["nothing was said"])[-1]
+
+
+def suture(bench: Bench, *words: object, user: int | None = None, limit: tuple[int, int] | None = None) -> Child:
     """Run a command of Suture's to its end."""
-    return call(command(*arguments))
+    child = started(bench, *words, user=user, limit=limit)
+    child.wait()
+    return child
 
 
-def call(words: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a program to its end."""
-    return subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_S, env=environment())
+def started(bench: Bench, *words: object, user: int | None = None, limit: tuple[int, int] | None = None) -> Child:
+    """Start a command in a fork of this process; as another user, or with a limit on a resource, where asked for."""
+    log = bench.folder / f"log-{next(_NUMBERS)}"
+    with log.open("wb") as file, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        pid = os.fork()  # nothing has started a thread here
+        if pid:
+            return Child(pid, log)
+        code = 70
+        try:
+            os.setpgid(0, 0)
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+            if limit is not None:
+                resource.setrlimit(limit[0], (limit[1], limit[1]))
+            if user is not None:
+                os.setuid(user)
+            sys.argv = ["suture", *map(str, words)]
+            importlib.import_module("app.cli").main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException as error:  # noqa: BLE001  what an interpreter does at its end
+            sys.excepthook(type(error), error, error.__traceback__)
+            code = 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
-def command(*arguments: object) -> list[str]:
-    """The installed script with these arguments."""
-    return [str(SUTURE), *(str(argument) for argument in arguments)]
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far; the largest number there is where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def environment() -> dict[str, str]:
-    """One thread a process."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def resident_bytes() -> int:
+    """The address space of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -3,23 +3,29 @@
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from app.measure import measuring
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path = [
+    folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent
+]  # benchmarks/app.py is not the package
+
+from app.run_directory import RECORD  # noqa: E402
+from cohort import artifact  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES, QUICK_SIZES = (5_000, 20_000, 50_000), (250, 500, 1_000)
 QUICK_LEARNERS = ("bc", "iql")
 STEEPEST, LONGEST_MIN, MOST_GB = 1.05, 45.0, 6.0
-STAGES = ("tables", "cohort", "behaviour", "policy", "ope", "report")
+STAGES = ("tables", "cohort", "behaviour", "policy", "rollouts", "ope", "report")
 
 
 def main() -> int:
@@ -50,26 +56,30 @@ def main() -> int:
 
 
 def measure(stays: int, quick: bool, folder: Path) -> dict[str, Any]:
-    """One whole run of configs/hospital.yaml with so many stays, as its users start it."""
+    """One whole run of configs/hospital.yaml with so many stays, as its users start it, by what it recorded."""
     out = folder / f"stays-{stays}"
-    if not (out / "run.json").is_file():
+    if not finished(out):
         config = folder / f"{stays}.yaml"
         config.write_text(yaml.safe_dump(configuration(stays, quick), sort_keys=False), encoding="utf-8")
-        command = [str(Path(sys.executable).with_name("suture")), "run", str(config), "--out", str(out)]
-        began = time.perf_counter()
-        with measuring() as cost:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        whole = {"wall_s": round(time.perf_counter() - began, 1), "peak_gb": round(cost.peak_memory_mb / 1e3, 3)}
-        (folder / f"{stays}.json").write_text(json.dumps(whole), encoding="utf-8")
-    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        command = [str(Path(sys.executable).with_name("suture")), "run", str(config), "--out", str(out), "--resume"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    record = artifact.read_sealed(out / RECORD)
+    stages = {stage: stage_cost(stage, record["stages"]) for stage in STAGES}
     return {
         "stays": stays,
         "decisions": record["stages"]["cohort"]["rows"]["decisions"],
         "rows": sum(record["stages"]["tables"]["rows"].values()),
-        **json.loads((folder / f"{stays}.json").read_text(encoding="utf-8")),
+        "wall_s": record["seconds"],
+        "cpu_s": round(sum(cost["cpu_s"] for cost in stages.values()), 1),
+        "peak_gb": round(max(cost["peak_mb"] for cost in stages.values()) / 1e3, 3),
         "written_gb": round(sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e9, 3),
-        "stages": {stage: stage_cost(stage, record["stages"]) for stage in STAGES},
+        "stages": stages,
     }
+
+
+def finished(run: Path) -> bool:
+    """Whether there is a run that came to its end; its own record then says what it cost."""
+    return (run / RECORD).is_file() and bool(artifact.read_sealed(run / RECORD).get("finished"))
 
 
 def configuration(stays: int, quick: bool) -> dict[str, Any]:
