@@ -102,13 +102,33 @@ EXPERIMENTS: dict[str, Experiment] = {
         "and β is the same leash as α.",
     ),
 }
-"""Every interactive element and drawing of the guide, in its order -> its counterpart here."""
+"""Every control and drawing of the guide, in its order -> its counterpart here."""
+EXERCISES: tuple[tuple[str, str], ...] = (
+    ("Chapter 3: checkpoint, what goes wrong where TD asks about an action that nobody took", "Overestimation"),
+    ("Chapter 4: derivation of the bound ε/(1−γ)", "Overestimation: the dashed line, which the error nears"),
+    (
+        "Chapter 6: derivation, AWR solves KL-constrained improvement",
+        "Preferences: RLHF and DPO, where both end at one policy",
+    ),
+    ("Chapter 8: derivation, what the asymmetric loss converges to", "Expectile"),
+    (
+        "Chapter 8: implementation of IQL's three updates",
+        "policy/iql.py; what it reaches is in Which method trades what",
+    ),
+    ("Chapter 8: quiz, what τ = 0.5 reduces to", "Expectile and Stitching at τ = 0.5: the mean, so nothing improves"),
+    (
+        "Chapter 9: design challenge, a treatment optimizer of 48 features, 25 doses and 50,000 stays",
+        "Suture itself: configs/hospital.yaml, and the Evaluation page for what its answer is worth",
+    ),
+)
+"""What the guide asks its reader to do -> where it can be done, or was."""
 
 
 def mapping() -> Table:
-    """Which element of the guide has which counterpart."""
-    rows = tuple((one.guide, one.title) for one in EXPERIMENTS.values())
-    return Table("What of the guide is where", ("In the guide", "Here"), rows)
+    """Which element of the guide has which counterpart, in the guide's order."""
+    rows = [*((one.guide, one.title) for one in EXPERIMENTS.values()), *EXERCISES]
+    ordered = sorted(rows, key=lambda row: row[0].partition(":")[0])
+    return Table("What of the guide is where", ("In the guide", "Here"), tuple(ordered))
 
 
 def gridworld(gamma: float, step_reward: float) -> str:

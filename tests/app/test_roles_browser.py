@@ -1,5 +1,6 @@
 """The auditor's, data scientist's and lab pages in a real browser: each control of the lab, axe, and printing."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,22 @@ from tests.app import browsing
 from tests.app.test_app_browser import enter, problems
 
 pytestmark = browsing.NEEDS_CHROMIUM
-CONTROLS: dict[str, tuple[str, ...]] = {
-    "gridworld": ("Discount γ", "Reward of each step"),
-    "rounds": ("Logged episodes",),
-    "stitching": ("Expectile τ",),
-    "overestimation": ("Error of one guess ε", "Discount γ"),
-    "filter": ("Keep the best k%",),
-    "temperature": ("Temperature α",),
-    "expectile": ("Expectile τ",),
-    "preferences": ("Of 10, B preferred to A", "Of 10, B preferred to C", "Leash β"),
-}
+LOWER, HIGHER = -1, 1
+SLIDERS: tuple[tuple[str, str, str, int], ...] = (
+    ("gridworld", "Discount γ", r"the last square\s+(-?[0-9.]+)", LOWER),
+    ("gridworld", "Reward of each step", r"the last square\s+(-?[0-9.]+)", LOWER),
+    ("rounds", "Logged episodes", r"offline ([0-9.]+)", LOWER),
+    ("stitching", "Expectile τ", r"V\(s1\) is ([0-9.]+)", LOWER),
+    ("overestimation", "Error of one guess ε", r"the limit ε/\(1−γ\) is ([0-9.]+)", LOWER),
+    ("overestimation", "Discount γ", r"the limit ε/\(1−γ\) is ([0-9.]+)", LOWER),
+    ("filter", "Keep the best k%", r"promises ([0-9.]+)", HIGHER),
+    ("temperature", "Temperature α", r"as if ([0-9.]+) of", LOWER),
+    ("expectile", "Expectile τ", r"V = ([0-9.]+)", LOWER),
+    ("preferences", "Of 10, B preferred to A", r"DPO gives dose B ([0-9]+)%", LOWER),
+    ("preferences", "Of 10, B preferred to C", r"DPO gives dose B ([0-9]+)%", LOWER),
+    ("preferences", "Leash β", r"DPO gives dose B ([0-9]+)%", LOWER),
+)
+"""Experiment, its slider, the number that it moves, and which way where the slider goes to its lowest value."""
 SHOWN = "[...document.querySelectorAll('.report img.drawn, .world, .plain')].map(e => e.src || e.textContent).join('|')"
 
 
@@ -61,6 +68,26 @@ def changed(page: Any, before: str) -> None:
     page.wait_for_function(f"before => ({SHOWN}) !== before", arg=before)
 
 
+def words(page: Any) -> str:
+    return str(page.inner_text("body"))
+
+
+def number(page: Any, pattern: str) -> float:
+    """What the page says now."""
+    found = re.search(pattern, words(page))
+    assert found is not None, pattern
+    return float(found.group(1))
+
+
+def moved(page: Any, pattern: str, before: float, way: int) -> None:
+    """Wait until the number is on that side of what it was."""
+    for _ in range(browsing.WAIT_MS // 100):
+        if (number(page, pattern) - before) * way > 0:
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"{pattern}: {number(page, pattern)} after {before}")
+
+
 def test_the_auditor_reads_the_verdict_prints_it_and_nobody_else_is_asked_for_anything(
     browser: Any, address: str, tmp_path: Path
 ) -> None:
@@ -82,27 +109,37 @@ def test_the_auditor_reads_the_verdict_prints_it_and_nobody_else_is_asked_for_an
 
 
 @pytest.mark.slow
-def test_moving_any_control_of_the_lab_changes_its_picture(browser: Any, address: str) -> None:
+def test_moving_any_control_of_the_lab_changes_its_picture_the_way_the_guide_says(browser: Any, address: str) -> None:
     with browsing.visiting(browser) as visit:
         page = visit.page
         enter(page, address, role="auditor")
         go(page, "Lab")
-        for name, labels in CONTROLS.items():
+        for name, label, pattern, way in SLIDERS:
             choose(page, name)
-            for label in labels:
-                before = page.evaluate(SHOWN)
-                slider = page.get_by_role("slider", name=label)
-                slider.press("Home")
-                changed(page, before)
+            before, said = page.evaluate(SHOWN), number(page, pattern)
+            page.get_by_role("slider", name=label).press("Home")
+            changed(page, before)
+            moved(page, pattern, said, way)
+        choose(page, "stitching")
+        assert "Imitation goes s1 → s3 → s5" in words(page)
+        page.get_by_text("With a third trajectory", exact=False).first.click()
+        page.get_by_text("Imitation goes s1 → s2 → reward 5; stitching goes s1 → s3 → s6").wait_for()
         choose(page, "overestimation")
-        before = page.evaluate(SHOWN)
+        before, said = page.evaluate(SHOWN), number(page, r"has become ([0-9.]+)")
         page.get_by_role("button", name="Run").click()
         changed(page, before)
+        moved(page, r"has become ([0-9.]+)", said, HIGHER)
+        page.get_by_role("button", name="Begin again").click()
+        page.get_by_text("After 0 backups").wait_for()
         choose(page, "break")
-        for label in ("Remove conservatism", "Remove stitching", "Remove advantage weighting"):
+        for part in ("conservatism", "stitching", "advantage weighting"):
             before = page.evaluate(SHOWN)
-            page.get_by_text(label, exact=True).click()
+            page.get_by_text(f"Remove {part}", exact=True).click()
             changed(page, before)
+            page.get_by_text(f"; without {part} ").wait_for()
+            told = re.search(rf"reaches (-?[0-9.]+[0-9]); without {part} .*? reaches (-?[0-9.]+[0-9])", words(page))
+            assert told is not None
+            assert float(told.group(1)) > float(told.group(2))
         choose(page, "gridworld")
         page.locator(".world td").first.hover()
         page.wait_for_function("getComputedStyle(document.querySelector('.world td .q')).opacity === '1'")
