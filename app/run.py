@@ -372,11 +372,18 @@ def _policy_stage(request: Request, name: str, kind: str, settings: Mapping[str,
 
 
 def _imitated(config: BehaviourConfig, seed: int, episodes: Episodes, *, session: Session) -> NetworkPolicy:
-    return behaviour.fit(episodes, for_few(config, episodes), seed, session)
+    brief = for_few(config, episodes)
+    return _ended(behaviour.fit(episodes, brief, seed, session), brief is not config)
 
 
 def _learned(name: str, config: TrainConfig, seed: int, episodes: Episodes, *, session: Session) -> NetworkPolicy:
-    return policy.fit(name, episodes, for_few(config, episodes), seed, session=session)
+    brief = for_few(config, episodes)
+    return _ended(policy.fit(name, episodes, brief, seed, session=session), brief is not config)
+
+
+def _ended(trained: NetworkPolicy, cut: bool) -> NetworkPolicy:
+    """The policy, its notes saying so where training was cut because nobody could be held out to stop it."""
+    return replace(trained, notes={**trained.notes, "ended": "too few patients"}) if cut else trained
 
 
 def _train(source: Path, train: Train, device: str, draft: artifact.Draft, advance: Advance) -> None:

@@ -55,7 +55,7 @@ def _met(context: Context) -> None:
     except AuditError as error:
         show_problem(Problem("The audit log cannot be read", str(error), "suture verify RUN"), level=2)
         return
-    st.text(f"{found.shown} cards with a dose and {found.abstained} abstentions were shown.")
+    st.text(f"Shown: cards with a dose {found.shown:,}, abstentions {found.abstained:,}.")
     if found.answers is None:
         st.info("Nobody has answered a card yet, so there is nothing to count.")
         return

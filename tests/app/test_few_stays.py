@@ -78,6 +78,7 @@ def test_at_the_bedside_the_policy_of_ten_stays_is_silent_everywhere(few_run: Pa
 def test_training_that_nobody_can_stop_is_cut_to_some_passes_over_its_decisions(few_run: Path) -> None:
     manifest = artifact.read_manifest(few_run / "policy" / "iql")
     assert manifest["config"]["updates"] == 100_000
+    assert manifest["notes"]["ended"] == "too few patients"
     assert manifest["notes"]["updates"] == max(1, PASSES_OF_FEW * manifest["rows"]["decisions"] // 256)
 
 
