@@ -40,7 +40,7 @@ DIVERGENCES = (0.05, 0.2, 0.3, 0.5)
 LEARNERS = (MAIN, IMITATOR, "filtered_bc", "awr", "awac", "iql", "cql", "bcq", "bear", "dpo", "dqn", "sac")
 SEEDS, SIZES, TREATED = (1, 2, 3, 4, 5), (2_000, 20_000), 2_000
 CLOSELY = 5 * TREATED
-"""Patients treated where the main method is compared with the clinicians and the imitator, so that luck decides less."""
+"""Patients treated where the main method is compared with clinicians and imitator, so that luck decides less."""
 QUICK_SEEDS, QUICK_SIZE, QUICK_TREATED, QUICK_LEARNERS = (1, 2), 300, 60, (MAIN, IMITATOR)
 TREATED_SEED = 1_000
 """Added to a hospital's seed for the patients who are treated: others than those of the records."""
