@@ -9,9 +9,24 @@ from app.audit_log import AuditError
 from app.pages.context import Context, show_problem
 from app.study import Problem
 
+PRINT = """<style>
+@page { size: A4; margin: 15mm 14mm 17mm;
+  @bottom-left { content: "Research prototype, not for clinical use"; font: 7.5pt sans-serif; }
+  @bottom-right { content: counter(page) " / " counter(pages); font: 7.5pt sans-serif; } }
+@media print {
+  .block-container { padding: 0; }
+  .st-key-page, .st-key-leave, .st-key-rehash, .st-key-downloads { display: none; }
+  .report p, .report li, .report td, .report th { break-inside: avoid; orphans: 3; widows: 3; }
+  .report p, .report li { font-size: 10pt; line-height: 1.4; }
+  [data-testid="stHeading"] { break-after: avoid; }
+}
+</style>"""
+"""On paper: what can only be clicked is left out, and each sheet says what it is of."""
+
 
 def show(context: Context) -> None:
     """The whole page, in one piece so that it prints whole."""
+    st.html(PRINT)
     st.title("Evaluation")
     run = context.study.path
     found = _sections(run, tuple(context.study.digests.values()))
@@ -23,7 +38,8 @@ def show(context: Context) -> None:
                 st.html(section)
     _lineage(run)
     _met(context)
-    _downloads(run)
+    with st.container(key="downloads"):
+        _downloads(run)
 
 
 @st.cache_data(show_spinner="Reading the evaluation ...", max_entries=4)

@@ -98,6 +98,12 @@ def test_the_auditor_reads_the_verdict_prints_it_and_nobody_else_is_asked_for_an
         page.get_by_role("heading", name="Hazards").wait_for()
         page.pdf(path=str(tmp_path / "printed.pdf"), format="A4")
         assert (tmp_path / "printed.pdf").read_bytes().count(b"/Type /Page\n") >= 4, "all of it, not one screen"
+        hash_again = page.get_by_role("button", name="Hash everything again")
+        assert hash_again.is_visible()
+        page.emulate_media(media="print")
+        assert not hash_again.is_visible(), "on paper nothing can be clicked"
+        assert page.get_by_role("heading", name="Sensitivity").is_visible()
+        page.emulate_media(media="screen")
         go(page, "Lab")
         choose(page, "expectile")
         before = page.evaluate(SHOWN)
