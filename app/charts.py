@@ -1,6 +1,7 @@
 """Charts: the pages' pictures and tables as HTML without a script: they follow the theme."""
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -15,18 +16,20 @@ from app.view import CARRIED, MEASURED, Grid, Table
 STYLE = """<style>
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .6rem 1.2rem; }
 .charts figure { margin: 0; } .charts figcaption { font-size: .82rem; font-weight: 600; }
+.charts figcaption span { float: right; padding-left: .5rem; }
 .plot { position: relative; height: 7.2rem; margin: .3rem 0 1.5rem 2.6rem;
   border-bottom: 1px solid rgba(128, 128, 128, .5); }
 .plot i, .plot b, .plot u, .plot s, .plot em { position: absolute; font-style: normal; text-decoration: none; }
 .plot em { left: 0; right: 0; border-top: 1px solid rgba(128, 128, 128, .22); height: 0; }
 .plot em span { position: absolute; right: 100%; top: -.6em; padding-right: .35rem; font-size: .72rem;
   white-space: nowrap; }
-.plot u { top: 100%; transform: translateX(-50%); font-size: .72rem; padding-top: .15rem; white-space: nowrap; }
+.plot u { top: 100%; transform: translateX(-50%); font-size: .72rem; padding-top: .4rem; white-space: nowrap; }
 .plot s { top: 0; bottom: 0; border-left: 1px dashed currentColor; opacity: .6; }
 .plot i { width: .5rem; height: .5rem; margin: -.25rem 0 0 -.25rem; }
 .plot i.measured { background: #1b87c9; border-radius: 50%; }
 .plot i.carried { border: 2px solid #d5730a; transform: rotate(45deg); box-sizing: border-box; }
 .plot b { bottom: 0; background: #1b87c9; border-right: 1px solid transparent; background-clip: padding-box; }
+.wide { overflow-x: auto; }
 .plain { border-collapse: collapse; width: 100%; font-size: .85rem; margin: .2rem 0 .8rem; }
 .plain caption, .doses caption { text-align: left; font-weight: 600; font-size: .9rem; padding: .3rem 0; }
 .plain th, .plain td { text-align: left; padding: .28rem .5rem; border-bottom: 1px solid rgba(128, 128, 128, .35);
@@ -42,6 +45,11 @@ STYLE = """<style>
 .doses td.best { outline: 3px solid currentColor; outline-offset: -3px; font-weight: 700; }
 .doses small { display: block; font-size: .66rem; }
 </style>"""
+_UNIT = re.compile(r"(?<=\d) (?=(?:mL|h|µg/kg/min)\b)")
+_PARTED = {"unsupported": "unsup\u00adported", "recommended": "recom\u00admended"}
+"""Where the marks of a narrow cell may break."""
+_SCROLLED = 5
+"""Columns from which a table may be too wide for a telephone: it can then be scrolled, with the keyboard too."""
 
 
 @lru_cache(maxsize=64)
@@ -80,7 +88,9 @@ def signal(points: pd.DataFrame, name: str, now: float, horizon: float) -> str:
     )
     measured, carried = (int((points["source"] == source).sum()) for source in (MEASURED, CARRIED))
     told = f"{name}, hours 0 to {now:g}: {measured} values measured, {carried} carried forward; last {value[-1]:.3g}"
-    return _figure(name, told, marks, ticks, now, horizon)
+    when = "now" if hour[-1] == now else f"at {hour[-1]:g} h"
+    old = ", carried" if points["source"].iloc[-1] == CARRIED else ""
+    return _figure((name, f"{value[-1]:.3g} {when}{old}"), told, marks, ticks, now, horizon)
 
 
 def doses(windows: pd.DataFrame, column: str, name: str, now: float, horizon: float) -> str:
@@ -95,7 +105,7 @@ def doses(windows: pd.DataFrame, column: str, name: str, now: float, horizon: fl
     )
     total = int((value > 0).sum())
     told = f"{name}: given in {total} of {len(windows)} windows before hour {now:g}"
-    return _figure(name, told, bars, ticks, now, horizon)
+    return _figure((name, f"{value[-1]:.3g} before"), told, bars, ticks, now, horizon)
 
 
 def panel(figures: Sequence[str]) -> str:
@@ -105,36 +115,39 @@ def panel(figures: Sequence[str]) -> str:
 
 def table(shown: Table) -> str:
     """A table of text; every cell is escaped."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in shown.head)
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in shown.head)
     body = "".join(
         "<tr>"
-        + f'<th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + f'<th scope="row">{_text(row[0])}</th>'
+        + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in shown.rows
     )
-    caption = f"<caption>{escape(shown.caption)}</caption>"
+    caption = f"<caption>{_text(shown.caption)}</caption>"
     kind = "plain long" if shown.long else "plain"
-    return f'{STYLE}<table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    inner = f'<table class="{kind}">{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    if len(shown.head) < _SCROLLED:
+        return STYLE + inner
+    return f'{STYLE}<div class="wide" role="region" tabindex="0" aria-label="{escape(shown.caption)}">{inner}</div>'
 
 
 def grid(picture: Grid) -> str:
     """A dose grid as a table, the larger doses on top: shaded by its number; what is never recommended is hatched."""
     known = picture.number[np.isfinite(picture.number)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in picture.columns)
+    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in picture.columns)
     body = "".join(
-        f'<tr><th scope="row">{escape(picture.rows[row])}</th>'
+        f'<tr><th scope="row">{_text(picture.rows[row])}</th>'
         + "".join(_cell(picture, row, column, low, high) for column in range(len(picture.columns)))
         + "</tr>"
         for row in reversed(range(len(picture.rows)))
     )
     axes = (
-        f'<tr><th scope="col" rowspan="2">{escape(picture.axes[0])}</th>'
-        f'<th scope="colgroup" colspan="{len(picture.columns)}">{escape(picture.axes[1])}</th></tr>'
+        f'<tr><th scope="col" rowspan="2">{_text(picture.axes[0])}</th>'
+        f'<th scope="colgroup" colspan="{len(picture.columns)}">{_text(picture.axes[1])}</th></tr>'
     )
     inner = f"<thead>{axes}<tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'{STYLE}<table class="doses"><caption>{escape(picture.title)}</caption>{inner}</table>'
+    return f'{STYLE}<table class="doses"><caption>{_text(picture.title)}</caption>{inner}</table>'
 
 
 def _cell(picture: Grid, row: int, column: int, low: float, high: float) -> str:
@@ -142,12 +155,13 @@ def _cell(picture: Grid, row: int, column: int, low: float, high: float) -> str:
     strength = 0.0 if not math.isfinite(number) or high == low else (number - low) / (high - low)
     kinds = [*(["held"] if mark else []), *(["best"] if picture.best[row, column] else [])]
     kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    note = f"<small>{escape(mark or 'recommended')}</small>" if kinds else ""
+    word = mark or "recommended"
+    note = f"<small>{_text(_PARTED.get(word, word))}</small>" if kinds else ""
     colour = f"rgba(27, 135, 201, {0.04 + 0.4 * strength:.3f})"
-    return f'<td{kind} style="background-color: {colour}">{escape(picture.text[row][column])}{note}</td>'
+    return f'<td{kind} style="background-color: {colour}">{_text(picture.text[row][column])}{note}</td>'
 
 
-def _figure(name: str, told: str, inner: str, ticks: list[float], now: float, horizon: float) -> str:
+def _figure(caption: tuple[str, str], told: str, inner: str, ticks: list[float], now: float, horizon: float) -> str:
     lines = "".join(
         f'<em style="top:{_share(ticks[-1] - tick, 0, ticks[-1] - ticks[0])}"><span>{tick:.4g}</span></em>'
         for tick in ticks
@@ -156,7 +170,13 @@ def _figure(name: str, told: str, inner: str, ticks: list[float], now: float, ho
     times = "".join(f'<u style="left:{_share(hour, 0, horizon)}">{hour:g} h</u>' for hour in hours)
     rule = f'<s style="left:{_share(now, 0, horizon)}"></s>'
     plot = f'<div class="plot" role="img" aria-label="{escape(told)}">{lines}{times}{rule}{inner}</div>'
-    return f"<figure><figcaption>{escape(name)}</figcaption>{plot}</figure>"
+    name, last = (escape(words) for words in caption)
+    return f"<figure><figcaption>{name}<span>{last}</span></figcaption>{plot}</figure>"
+
+
+def _text(words: str) -> str:
+    """Escaped; a number stays on one line with its unit."""
+    return str(escape(_UNIT.sub("\u00a0", words)))
 
 
 def _share(value: float, low: float, high: float) -> str:

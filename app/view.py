@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from app import responses, study
 from app.audit_log import Entry
 from app.card import Card
+from app.feature_names import NAMES
 from app.study import HOUR, Study
-from cohort import concepts
 from ope import gates
-from policy import recommend
+from policy import hazards, recommend
 
 FIRST_DAY_H = 24.0
 NOTICE = "Research prototype, not for clinical use"
@@ -33,19 +33,12 @@ VALUE_KEY = (
 )
 NO_VALUES = "This policy imitates and has no value network: it says how likely a dose is, not what it is worth."
 SIGNALS = {
-    "map": "Mean arterial pressure (mmHg)",
-    "heart_rate": "Heart rate (1/min)",
-    "resp_rate": "Respiratory rate (1/min)",
-    "spo2": "Oxygen saturation (%)",
-    "temperature_c": "Temperature (°C)",
-    "gcs": "Glasgow coma scale (points)",
-    "lactate": "Lactate (mmol/L)",
-    "creatinine": "Creatinine (mg/dL)",
-    "bilirubin_total": "Bilirubin (mg/dL)",
-    "platelets": "Platelets (10⁹/L)",
-    "pao2": "PaO₂ (mmHg)",
-    "urine_output_step": "Urine in the window before (mL)",
-}
+    feature: NAMES[feature]
+    for feature in (
+        "map", "heart_rate", "resp_rate", "spo2", "temperature_c", "gcs",
+        "lactate", "creatinine", "bilirubin_total", "platelets", "pao2", "urine_output_step",
+    )
+}  # fmt: skip
 """What the timeline draws: feature -> its name for a reader."""
 CASE_COLUMNS = {
     "age_years": "Age (years)",
@@ -60,6 +53,7 @@ DRUGS = {
     "fluid_ml": "IV fluid given (mL per window)",
     "vasopressor_ug_kg_min": "Vasopressor given (µg/kg/min norepinephrine equivalent)",
 }
+PRESSOR = "Vasopressor (µg/kg/min)"
 _SORTS: dict[str, tuple[str, bool]] = {
     "sickest first (SOFA)": ("sofa", False),
     "lowest pressure first": ("map", True),
@@ -205,6 +199,7 @@ def worklist_columns(rows: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Stay": rows["stay_id"].astype(str),
+            "Suture": list(words),
             "Unit": [plain(unit, 60) for unit in rows["unit"]],
             "Age (years)": rows["age_years"].round(0),
             "Sex": [_sex(value) for value in rows["sex_male"]],
@@ -212,7 +207,6 @@ def worklist_columns(rows: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
             "MAP (mmHg)": rows["map"].round(0),
             "Heart rate (1/min)": rows["heart_rate"].round(0),
             "Lactate (mmol/L)": rows["lactate"].round(1),
-            "Suture": list(words),
         }
     )
 
@@ -290,45 +284,47 @@ def held(card: Card) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def dose_table(of: Study, card: Card) -> Table:
-    """A row a drug: what is recommended, where anything is, beside what the clinicians gave in this window."""
-    was, now = card.output["given"], card.output["recommendation"]
+def dose_table(of: Study, card: Card, rows: pd.DataFrame) -> Table:
+    """A row a drug: the dose of the window before, what is recommended, where anything is, and what clinicians gave.
+
+    `rows` is the stay's course, as `study.course` gives it.
+    """
+    was, now, window = card.output["given"], card.output["recommendation"], of.dictionary.step_hours
     unsure = " (at least: part of it could not be read)" if was["partly_unknown"] else ""
-    rate = was["fluid_ml"] / was["duration_h"]
-    gave = (
-        f"{was['fluid_ml']:,.0f} mL in {was['duration_h']:.3g} h ({rate:,.0f} mL/h){unsure}",
-        f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min{unsure}",
-    )
-    head: tuple[str, ...] = ("Drug", "Clinicians gave")
-    drugs = tuple(responses.DRUGS.values())
-    if now is None:
-        return Table("Doses", head, tuple(zip(drugs, gave, strict=True)))
-    window = of.dictionary.step_hours
-    advice = (
-        f"{now['fluid_ml']:,.0f} mL in {window:g} h ({now['fluid_ml'] / window:,.0f} mL/h)",
-        f"{now['vasopressor_ug_kg_min']:.2f} µg/kg/min",
-    )
-    return Table("Doses", ("Drug", "Recommended", "Clinicians gave"), tuple(zip(drugs, advice, gave, strict=True)))
-
-
-def facts(card: Card) -> tuple[str, ...]:
-    """Value, support and probabilities of what is recommended; of an abstention what similar patients show."""
-    now, records = card.output["recommendation"], card.output["records"]
-    lines = []
+    columns = {
+        "Window before": _before(rows, card.hour),
+        "Clinicians gave": tuple(
+            f"{text}{unsure}" for text in _dose(was["fluid_ml"], was["vasopressor_ug_kg_min"], was["duration_h"])
+        ),
+    }
     if now is not None:
-        lines.append(
-            NO_VALUES
-            if now["value"] is None
-            else f"Value {_interval(now)} in reward units, from -1 (death) to +1 (survival)"
-        )
-        lines += [
-            f"Support: {now['support']} of the {now['similar']} most similar training decisions used this dose",
-            f"The policy ({card.output['policy']}) gives it a probability of {now['probability']:.0%}, "
-            f"clinicians in such states {now['behaviour_probability']:.0%}",
+        advice = {"Recommended": _dose(now["fluid_ml"], now["vasopressor_ug_kg_min"], window)}
+        columns = {"Window before": columns["Window before"], **advice, **columns}
+    drugs = tuple(responses.DRUGS.values())
+    return Table("Doses", ("Drug", *columns), tuple(zip(drugs, *columns.values(), strict=True)))
+
+
+def facts(of: Study, card: Card) -> Table | None:
+    """How sure, how many alike, what happened to them; of an abstention what similar patients show; None: nothing."""
+    now, records = card.output["recommendation"], card.output["records"]
+    if records is None:
+        return None
+    similar, died = records["similar"], records["died"]
+    fate = f"{died} of the {similar} most similar training decisions were of patients who died ({died / similar:.0%})"
+    rows = [("What happened to them", fate)]
+    if now is not None:
+        sure = NO_VALUES if now["value"] is None else f"Value {_interval(now)}; -1 is death, +1 survival"
+        rows = [
+            ("How sure", sure),
+            ("How many alike", f"{now['support']} of the {now['similar']} most similar decisions used this dose"),
+            *rows,
+            (
+                "How likely",
+                f"the policy ({of.policy_name}) gives it with {now['probability']:.0%}, "
+                f"clinicians in such states with {now['behaviour_probability']:.0%}",
+            ),
         ]
-    if records is not None:
-        lines.append(f"Of those {records['similar']} similar decisions, {records['died']} were of patients who died")
-    return tuple(lines)
+    return Table("At a glance", ("Question", "Answer"), tuple(rows))
 
 
 def equivalence(of: Study, card: Card) -> tuple[str, Table | None]:
@@ -348,15 +344,16 @@ def equivalence(of: Study, card: Card) -> tuple[str, Table | None]:
     window = of.dictionary.step_hours
     rows = tuple(
         (
-            f"{one['fluid_ml']:,.0f} mL in {window:g} h",
-            f"{one['vasopressor_ug_kg_min']:.2f} µg/kg/min",
+            f"{one['fluid_ml']:,.0f}",
+            f"{one['vasopressor_ug_kg_min']:.2f}",
             _interval(one),
-            f"{one['support']} of {now['similar']}",
+            str(one["support"]),
             "recommended" if one["action"] == now["action"] else "",
         )
         for one in same
     )
-    head = ("IV fluid", "Vasopressor", "Value (interval)", "Support", "Policy's choice")
+    alike = f"Used in {now['similar']} similar decisions"
+    head = (f"IV fluid (mL in {window:g} h)", PRESSOR, "Value (interval)", alike, "Policy's choice")
     return f"{told}; {where}.", Table("Doses of equal value", head, rows)
 
 
@@ -383,6 +380,13 @@ def grids(of: Study, card: Card) -> tuple[Grid, ...]:
     return tuple(out)
 
 
+def rules(card: Card) -> str:
+    """What the hazard rules say that mark a cell of the dose grid, in a line each; empty where none does."""
+    records = card.output["records"]
+    broken = sorted({rule for rule in records["blocked"] if rule}) if records else []
+    return "\n".join(f"Rule {rule[0]}: {hazards.REASONS[rule]}." for rule in broken)
+
+
 def cases(of: Study, card: Card) -> Table | None:
     """The nearest training patients, without identifiers or dates, and what happened to them."""
     records = card.output["records"]
@@ -392,16 +396,16 @@ def cases(of: Study, card: Card) -> Table | None:
     rows = tuple(
         (
             *(_short(one["state"][name]) for name in known),
-            f"{one['fluid_ml']:,.0f} mL",
-            f"{one['vasopressor_ug_kg_min']:.2f} µg/kg/min",
+            f"{one['fluid_ml']:,.0f}",
+            f"{one['vasopressor_ug_kg_min']:.2f}",
             "died" if one["died"] else "survived",
         )
         for one in records["cases"]
     )
     head = (
         *(CASE_COLUMNS[name] for name in known),
-        f"Fluid in {of.dictionary.step_hours:g} h",
-        "Vasopressor",
+        f"IV fluid (mL in {of.dictionary.step_hours:g} h)",
+        PRESSOR,
         "Outcome",
     )
     return Table("The most similar training patients", head, rows)
@@ -502,13 +506,8 @@ def log_table(entries: Sequence[Entry]) -> pd.DataFrame:
 
 
 def feature_name(feature: str) -> str:
-    """A feature as a reader calls it."""
-    known = SIGNALS.get(feature)
-    if known is not None:
-        return known
-    unit = concepts.load().measured[feature].unit if feature in concepts.load().measured else ""
-    name = feature.removesuffix(f"_{unit}").replace("_", " ")
-    return f"{name} ({unit})" if unit else name
+    """A feature as a reader calls it, with its unit."""
+    return NAMES.get(feature) or feature.replace("_", " ")
 
 
 def dose_text(of: Study, action: int) -> str:
@@ -564,8 +563,23 @@ def _what(entry: Entry) -> str:
     if entry.kind == "model":
         return f"policy {entry.body['policy']} {entry.body['model']['policy'][:12]}, {entry.body['verdict']}"
     if entry.kind == "sign_in":
-        return f"refused: {entry.body['refused']}" if "refused" in entry.body else f"by {entry.body['by']}"
+        return f"refused: {entry.body['refused']}" if "refused" in entry.body else str(entry.body["by"])
     return ""
+
+
+def _before(rows: pd.DataFrame, hour: float) -> tuple[str, str]:
+    """The dose of the window before a decision."""
+    past = given(rows, hour).tail(1)
+    if past.empty:
+        return "none yet", "none yet"
+    fluid, pressor, hours = (float(past[name].iloc[0]) for name in (*DRUGS, "end"))
+    return _dose(fluid, pressor, hours - float(past["start"].iloc[0]))
+
+
+def _dose(fluid_ml: float, vasopressor_ug_kg_min: float, hours: float) -> tuple[str, str]:
+    """A dose of both drugs, with units."""
+    rate = f"{fluid_ml:,.0f} mL in {hours:.3g} h ({fluid_ml / hours:,.0f} mL/h)"
+    return rate, f"{vasopressor_ug_kg_min:.2f} µg/kg/min"
 
 
 def _interval(one: Mapping[str, Any]) -> str:

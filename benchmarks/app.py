@@ -1,7 +1,7 @@
 """Benchmark: the app's server under load: CPU of a warm patient page, answers to many sessions, memory over many views.
 
 Sessions speak the page's own protocol over its socket, without a browser, so that the server's cost alone is measured.
-Each signs in, opens the first patient on the worklist for whom a dose is recommended, and asks for the patient page
+Each signs in, opens a patient for whom a dose is recommended, each session another one, and asks for the patient page
 again and again; the decision time moves, so that cards are new until each has been seen once.
 """
 
@@ -37,6 +37,9 @@ from cohort.config import parse
 STAYS, QUICK_STAYS = 50_000, 400
 MOST_CPU_S, MOST_P95_S, MOST_GROWTH_MB, MOST_FIRST_CPU_S = 0.3, 5.0, 30.0, 2.0
 QUICK_TRAINING = {"hidden": [32], "updates": 200, "evaluate_every": 100, "min_updates": 0}
+VIEWS_A_PATIENT = 20
+KEPT_PATIENTS = 64
+"""Whose courses and cards the server keeps: so many are opened before memory is looked at."""
 _ID = re.compile(rb"\$\$ID-[0-9a-f]+-([A-Za-z0-9_]+)")
 
 
@@ -115,11 +118,15 @@ async def load(port: int, pid: int, views: int) -> dict[str, Any]:
     for _ in range(20):
         await one.ask()
     warm = await cost(pid, one.ask, 30)
-    before = memory_mb(pid)
+    for patient in range(KEPT_PATIENTS):
+        await one.open_patient(patient)
+    memory = [memory_mb(pid)]
     for number in range(views):
+        if number % VIEWS_A_PATIENT == 0:
+            await one.open_patient(KEPT_PATIENTS + number // VIEWS_A_PATIENT)
         await one.scrub(number)
-    gained = memory_mb(pid) - before
-    decisions = one.decisions
+        if (number + 1) % (views // 5) == 0:
+            memory.append(memory_mb(pid))
     await one.close()
     answers_25, errors_25 = await many(port, 25)
     _, errors_100 = await many(port, 100)
@@ -129,9 +136,9 @@ async def load(port: int, pid: int, views: int) -> dict[str, Any]:
         "cpu_s_worklist": round(worklist, 4),
         "cpu_s_cut": round(cut, 3),
         "views": views,
-        "decisions_scrubbed": decisions,
-        "memory_mb": round(before, 1),
-        "memory_gained_mb": round(gained, 1),
+        "patients_viewed": views // VIEWS_A_PATIENT,
+        "memory_mb_over_the_views": [round(one) for one in memory],
+        "memory_gained_mb": round(memory[-1] - memory[0], 1),
         "p95_s_25_sessions": round(statistics.quantiles(answers_25, n=20)[-1], 3),
         "median_s_25_sessions": round(statistics.median(answers_25), 3),
         "errors_25_sessions": errors_25,
@@ -159,15 +166,15 @@ async def cost(pid: int, what: Callable[[], Awaitable[object]], times: int = 1) 
 
 async def many(port: int, sessions: int) -> tuple[list[float], int]:
     """Sessions that enter, open a patient and look five times at once: seconds of each look, and how many failed."""
-    outcomes = await asyncio.gather(*(visit(port) for _ in range(sessions)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(visit(port, number) for number in range(sessions)), return_exceptions=True)
     answers = [seconds for one in outcomes if isinstance(one, list) for seconds in one]
     return answers, sum(not isinstance(one, list) for one in outcomes)
 
 
-async def visit(port: int) -> list[float]:
-    """One session's looks at the patient page, in seconds."""
+async def visit(port: int, patient: int) -> list[float]:
+    """One session's looks at a patient's page, in seconds."""
     session = await entered(port)
-    await session.open_patient()
+    await session.open_patient(patient)
     seconds = []
     for number in range(5):
         started = time.perf_counter()
@@ -185,6 +192,8 @@ class Session:
     ids: dict[str, str] = field(default_factory=dict)
     state: dict[str, dict[str, Any]] = field(default_factory=dict)
     decisions: int = 0
+    patients: list[str] = field(default_factory=list)
+    """On the worklist."""
 
     async def ask(self, **triggers: bool) -> bytes:
         """Run the page with the widgets as they are and read until it is finished."""
@@ -205,9 +214,12 @@ class Session:
         self.state["show"] = {"string_value": view.SHOW[1]}
         await self.ask()
 
-    async def open_patient(self) -> None:
-        """From the worklist to the patient page."""
+    async def open_patient(self, number: int = 0) -> None:
+        """From the worklist to the page of its patient of that number."""
+        self.state = {"page": {"string_value": "Worklist"}} if "now" in self.ids else self.state
         await self.cut()
+        self.state["chosen"] = {"string_value": self.patients[number % len(self.patients)]}
+        await self.ask()
         answer = await self.ask(open=True)
         self.state.clear()  # those widgets are gone
         answer += await self.ask()
@@ -234,6 +246,8 @@ class Session:
             element = message.delta.new_element
             if element.HasField("slider") and element.slider.id == self.ids.get("now"):
                 self.decisions = int(element.slider.max) + 1
+            if element.HasField("selectbox") and element.selectbox.id == self.ids.get("chosen"):
+                self.patients = list(element.selectbox.options)
             if element.HasField("exception"):
                 raise RuntimeError("the page shows an exception")
             if message.HasField("script_finished") and message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:

@@ -33,7 +33,7 @@ def show(context: Context) -> None:
     st.text(view.patient_text(rows, hour))
     left, right = st.columns([5, 6], gap="large")
     with left:
-        number = _advice(context, made)
+        number = _advice(context, made, rows)
     with right:
         _course(context.study, stay, hour)
     if number is not None:
@@ -56,7 +56,7 @@ def _decision_time(rows: pd.DataFrame) -> float:
     return chosen
 
 
-def _advice(context: Context, made: Card) -> str | None:
+def _advice(context: Context, made: Card, rows: pd.DataFrame) -> str | None:
     """The recommendation as far as it may be shown; returns the card's number in the log, None where none is shown."""
     show_message()
     if isinstance(context.log, Problem):
@@ -73,7 +73,7 @@ def _advice(context: Context, made: Card) -> str | None:
         remedy = "Free the audit log's disk or end what holds the log, then look again."
         show_problem(Problem("The audit log cannot be written", f"{error}\n{NO_LOG}", remedy), level=2)
         return None
-    _card(context.study, made)
+    _card(context.study, made, rows)
     if made.output["recommendation"] is not None and context.visitor.role == access.ANSWERS:
         _answers(context, made, number)
     table = view.answered(earlier)
@@ -83,18 +83,19 @@ def _advice(context: Context, made: Card) -> str | None:
     return number
 
 
-def _card(of: Study, made: Card) -> None:
+def _card(of: Study, made: Card, rows: pd.DataFrame) -> None:
     st.header(view.headline(made))
     for gate, reason, lifts in view.held(made):
         with st.container(key=f"gate_{gate.replace(' ', '_')}"):
             st.text(f"Gate: {gate}\n{reason}\n{lifts}")
-    st.html(charts.table(view.dose_table(of, made)))
-    told, same = view.equivalence(of, made)
+    st.html(charts.table(view.dose_table(of, made, rows)))
+    glance, (told, same) = view.facts(of, made), view.equivalence(of, made)
+    if glance is not None:
+        st.html(charts.table(glance))
     if told:
         st.text(told)
     if same is not None:
         st.html(charts.table(same))
-    st.text("\n".join(view.facts(made)))
     if made.output["values"] is not None:
         st.caption(view.VALUE_KEY)
 
@@ -107,6 +108,8 @@ def _behind(of: Study, made: Card) -> None:
         st.caption(view.GRID_KEY)
         for column, picture in zip(st.columns(2, gap="large"), pictures, strict=False):
             column.html(charts.grid(picture))
+        if view.rules(made):
+            st.text(view.rules(made))
     left, right = st.columns(2, gap="large")
     moved, near = view.why(of, made), view.cases(of, made)
     with left:

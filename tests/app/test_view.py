@@ -11,8 +11,10 @@ import pytest
 from app import card, charts, study, view
 from app.audit_log import Actor, Entry
 from app.card import Card
+from app.feature_names import NAMES
 from app.study import HOUR, Study
 from app.view import Filters
+from cohort import features
 from ope import gates
 from tests import small_run
 
@@ -165,11 +167,15 @@ def test_a_patient_without_any_measurement_draws_nothing_and_says_so(course: pd.
     assert all(name in view.absent(points, view.given(bare, 8.0)) for name in view.SIGNALS.values())
 
 
+def doses(of: Study, one: Card) -> view.Table:
+    return view.dose_table(of, one, study.course(of, one.stay_id))
+
+
 def test_a_card_has_doses_or_an_abstention_with_its_gate_never_both(opened: Study, cards: list[Card]) -> None:
     for one in cards:
-        table = view.dose_table(opened, one)
+        table = doses(opened, one)
         if one.output["recommendation"] is None:
-            assert table.head == ("Drug", "Clinicians gave")
+            assert table.head == ("Drug", "Window before", "Clinicians gave")
             assert view.headline(one) == "Suture abstains"
             assert {gate for gate, _, _ in view.held(one)} <= {
                 "data freshness", "state density", "action support", "hazard rule",
@@ -177,9 +183,9 @@ def test_a_card_has_doses_or_an_abstention_with_its_gate_never_both(opened: Stud
             assert all(reason and lifts.startswith("What would lift it: ") for _, reason, lifts in view.held(one))
             assert view.equivalence(opened, one) == ("", None)
         else:
-            assert table.head == ("Drug", "Recommended", "Clinicians gave")
-            assert re.search(r" mL in 4 h \(\d+ mL/h\)$", table.rows[0][1])
-            assert table.rows[1][1].endswith(" µg/kg/min")
+            assert table.head == ("Drug", "Window before", "Recommended", "Clinicians gave")
+            assert re.search(r" mL in 4 h \(\d+ mL/h\)$", table.rows[0][2])
+            assert table.rows[1][2].endswith(" µg/kg/min")
             assert not view.held(one)
     shown = {one.output["recommendation"] is None for one in cards}
     assert shown == {True, False}, "the small run should show both"
@@ -187,7 +193,7 @@ def test_a_card_has_doses_or_an_abstention_with_its_gate_never_both(opened: Stud
 
 def test_a_card_shows_what_the_clinicians_gave_in_the_window(opened: Study, cards: list[Card]) -> None:
     was = view.worklist(opened, 8.0).iloc[0]
-    gave = [row[-1] for row in view.dose_table(opened, cards[0]).rows]
+    gave = [row[-1] for row in doses(opened, cards[0]).rows]
     assert gave[0].startswith(f"{was['fluid_ml']:,.0f} mL in {was['duration_h']:.3g} h")
     assert gave[1] == f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min"
 
@@ -195,14 +201,14 @@ def test_a_card_shows_what_the_clinicians_gave_in_the_window(opened: Study, card
 def test_a_dose_of_which_a_part_could_not_be_read_says_so(opened: Study, cards: list[Card]) -> None:
     given = {**cards[0].output["given"], "partly_unknown": True}
     unsure = replace(cards[0], output={**cards[0].output, "given": given})
-    assert all("part of it could not be read" in row[-1] for row in view.dose_table(opened, unsure).rows)
+    assert all("part of it could not be read" in row[-1] for row in doses(opened, unsure).rows)
 
 
 def test_a_refused_evaluation_disables_every_dose(opened: Study) -> None:
     refused = replace(opened, verdict=gates.REFUSED)
     for stay in view.worklist(refused, 8.0)["stay_id"].head(8):
         one = card.make(refused, int(stay), 8.0)
-        assert view.dose_table(refused, one).head == ("Drug", "Clinicians gave")
+        assert doses(refused, one).head == ("Drug", "Window before", "Clinicians gave")
         assert view.headline(one) == "No dose is shown"
         assert [grid.title for grid in view.grids(refused, one)][1:] == []
         assert one.output["values"] is None
@@ -227,6 +233,49 @@ def test_the_grids_mark_what_is_never_recommended_and_agree_with_the_card(opened
         assert {mark for row in found[0].mark for mark in row} <= {"", "unsupported", *(f"rule {r}" for r in "ABCDE")}
 
 
+def test_the_dose_of_the_window_before_stands_beside_the_recommended_one(opened: Study, cards: list[Card]) -> None:
+    one = cards[0]
+    rows = study.course(opened, one.stay_id)
+    was = rows[rows[HOUR] == 4.0].iloc[0]
+    assert [row[1] for row in doses(opened, one).rows] == [
+        f"{was['fluid_ml']:,.0f} mL in 4 h ({was['fluid_ml'] / 4:,.0f} mL/h)",
+        f"{was['vasopressor_ug_kg_min']:.2f} µg/kg/min",
+    ]
+    first = card.make(opened, one.stay_id, 0.0)
+    assert [row[1] for row in doses(opened, first).rows] == ["none yet", "none yet"]
+
+
+def test_at_a_glance_it_says_how_sure_how_many_alike_and_what_happened_to_them(
+    opened: Study, cards: list[Card]
+) -> None:
+    one = next(one for one in cards if one.output["recommendation"])
+    told, glance = one.output, view.facts(opened, one)
+    assert glance is not None
+    answers = dict((row[0], row[1]) for row in glance.rows)
+    assert list(answers) == ["How sure", "How many alike", "What happened to them", "How likely"]
+    assert answers["How many alike"].startswith(
+        f"{told['recommendation']['support']} of the {told['records']['similar']}"
+    )
+    assert answers["What happened to them"].startswith(f"{told['records']['died']} of the {told['records']['similar']}")
+    silent = next(one for one in cards if one.output["recommendation"] is None and one.output["records"])
+    fewer = view.facts(opened, silent)
+    assert fewer is not None
+    assert [row[0] for row in fewer.rows] == ["What happened to them"]
+
+
+def test_every_rule_that_marks_a_cell_is_said_in_words(opened: Study, cards: list[Card]) -> None:
+    for one in cards:
+        marks = {mark for picture in view.grids(opened, one) for row in picture.mark for mark in row if "rule" in mark}
+        assert {line.split(":")[0].replace("R", "r", 1) for line in view.rules(one).splitlines()} == marks
+    assert any(view.rules(one) for one in cards)
+
+
+def test_every_feature_has_a_name_for_a_reader() -> None:
+    assert set(features.FEATURES) == set(NAMES)
+    assert view.feature_name("sbp") == "Systolic pressure (mmHg)"
+    assert view.feature_name("a_column_of_my_own") == "a column of my own"
+
+
 def test_the_equivalence_set_says_whether_the_recommended_dose_is_in_it(opened: Study, cards: list[Card]) -> None:
     one = next(one for one in cards if one.output["recommendation"])
     told, table = view.equivalence(opened, one)
@@ -242,7 +291,9 @@ def test_a_policy_without_values_says_so_and_shows_none(opened: Study) -> None:
     for stay in view.worklist(imitator, 8.0)["stay_id"]:
         one = card.make(imitator, int(stay), 8.0)
         if one.output["recommendation"] is not None:
-            assert view.NO_VALUES in view.facts(one)
+            glance = view.facts(imitator, one)
+            assert glance is not None
+            assert glance.rows[0] == ("How sure", view.NO_VALUES)
             assert view.equivalence(imitator, one)[1] is None
             assert len(view.grids(imitator, one)) == 1
             return
@@ -304,8 +355,8 @@ def test_a_grid_is_a_table_with_the_larger_doses_on_top_and_held_cells_named() -
     )  # fmt: skip
     table = charts.grid(picture)
     assert "<b>" not in table
-    assert table.index("90 mL") < table.index("0 mL</th><td")
-    assert table.count("unsupported</small>") == table.count("rule A</small>") == 1
+    assert table.index("90\u00a0mL") < table.index("0\u00a0mL</th><td")
+    assert table.count("unsup\u00adported</small>") == table.count("rule A</small>") == 1
     assert table.count('class="best"') == 1
     assert re.findall(r">([\d-]+%?)<", table) == ["20%", "-", "50%", "30%"]
 
@@ -323,6 +374,8 @@ def test_a_signals_picture_has_a_mark_for_each_value_and_says_in_words_what_it_s
     picture = charts.signal(points, "Lactate", 8.0, 24.0)
     assert picture.count('<i class="measured"') == picture.count('<i class="carried"') == 1
     assert "1 values measured, 1 carried forward; last 2" in picture
+    assert "Lactate<span>2 at 4 h, carried</span>" in picture, "what expired is not now"
+    assert "Lactate<span>2 now, carried</span>" in charts.signal(points, "Lactate", 4.0, 24.0)
     bars = charts.doses(view.given(course, 8.0), "fluid_ml", "Fluid", 8.0, 24.0)
     assert bars.count("<b ") == 1
     assert "given in 1 of 2 windows" in bars
