@@ -162,6 +162,21 @@ def cohort(
 
 
 @app.command()
+def copy(
+    origin: Annotated[str, typer.Argument(metavar="FROM", help="A folder, or a URI, as s3://BUCKET/mimic-iv.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A folder or URI that is not there yet.")],
+) -> None:
+    """Bring tables here, or take a run away: between any file systems that Arrow knows, each file compared."""
+    from app import log, transfer
+
+    with log.progress() as told:
+        files, size = transfer.copy(
+            transfer.place(origin), transfer.place(target), lambda done, total: told(("copy", done, total))
+        )
+    print(f"{files} files, {size / 1e6:,.1f} MB: read again where they are now, and the same")
+
+
+@app.command()
 def units(
     config: ConfigFile,
     source: Annotated[Path, typer.Option("--source", metavar="DIR", help="The hospital's tables.")],
@@ -410,11 +425,13 @@ def _request(
 ) -> "Request":
     from app.run import Request, load_config
     from app.stage import Existing
+    from app.transfer import local
 
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other")
     existing = Existing.KEEP if resume else Existing.REPLACE if overwrite else Existing.REFUSE
-    return Request(load_config(config), out, source, existing, device)
+    there = None if source is None else local(source)
+    return Request(load_config(config), local(out), there, existing, device)
 
 
 def _say(event: str, text: str, fields: Mapping[str, object]) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 import policy
 import policy.store
-from app import log, rollouts, tracking
+from app import forecast, log, rollouts, tracking
 from app.rollouts import Rolled, RolloutConfig
 from app.run_directory import RunDirectory, opened
 from app.stage import Advance, Existing, Stage, perform_all
@@ -142,16 +142,19 @@ def run(request: Request) -> RunDirectory:
     started = time.perf_counter()
     planned, workers = stages(request), request.config.source.workers
     with opened(request.out, new=request.existing is Existing.REFUSE) as directory:
-        whole = bool(directory.record().get("finished"))
+        was_whole = bool(directory.record().get("finished"))
         directory.update(name=request.config.name, seed=request.config.seed, finished=False)
+        ahead = forecast.of(request, [[stage.name for stage in group] for group in planned])
         made = []
         for group in planned:
-            made.append(perform_all(group, directory, request.existing, workers))
+            if group:
+                _say_left(ahead)
+            made.append(perform_all(group, directory, request.existing, workers, ahead))
             if any(stage.name == COHORT for stage in group):
                 _require_enough(request)
         if request.existing is Existing.REPLACE:
             _remove_other_policies(request)
-        if any(map(any, made)) or not whole or not (request.out / tracking.STORE).exists():
+        if any(map(any, made)) or not was_whole or not (request.out / tracking.STORE).exists():
             with log.console.status("copying to MLflow"):
                 tracking.record(request.out, request.config.name)
         directory.update(finished=True, seconds=round(time.perf_counter() - started, 1))
@@ -464,6 +467,11 @@ def digest_tables(root: Path, config: SourceConfig) -> str:
 def _hash_beginning(path: Path) -> str:
     with path.open("rb") as file:
         return f"{path.stat().st_size} {hashlib.sha256(file.read(_BEGINNING)).hexdigest()}"
+
+
+def _say_left(ahead: forecast.Forecast) -> None:
+    """What the stages that come may take, between two of them."""
+    log.say("forecast", f"  {ahead.words()} left", {"run_seconds_left": log.rounded(ahead.left())})
 
 
 def _remove_other_policies(request: Request) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app import log
+from app.forecast import Forecast
 from app.measure import measuring
 from app.run_directory import RunDirectory, or_artifact_error
 from cohort import artifact, workers
@@ -61,8 +62,16 @@ def perform(stage: Stage, run: RunDirectory, existing: Existing) -> bool:
     return perform_all([stage], run, existing)[0]
 
 
-def perform_all(stages: Sequence[Stage], run: RunDirectory, existing: Existing, processes: int = 1) -> list[bool]:
+def perform_all(
+    stages: Sequence[Stage],
+    run: RunDirectory,
+    existing: Existing,
+    processes: int = 1,
+    whole: Forecast | None = None,
+) -> list[bool]:
     """Make stages that do not read each other, in processes of their own where asked for; which of them were made.
+
+    `whole`, where there is one, is told what is kept, how far stages are, and what they cost.
 
     Raises:
         ArtifactError: as `perform`; stages that were finished by then stay.
@@ -72,13 +81,18 @@ def perform_all(stages: Sequence[Stage], run: RunDirectory, existing: Existing, 
     for stage, _ in planned:
         artifact.refuse_existing(run.path / stage.name, existing is not Existing.REFUSE)
         _verify(stage.inputs)
+    for stage, reason in zip(stages, reasons, strict=True):
+        if reason is None and whole is not None:
+            whole.kept(stage.name)
     work = partial(_make, root=run.path, existing=existing)
     try:
-        with log.progress() as told:
+        with log.progress(whole) as told:
             costs = workers.each(work, [stage for stage, _ in planned], processes, told, here=True)
             for (stage, reason), cost in zip(planned, costs, strict=True):
                 _note(run, stage, {**cost, "kept": False, "why": reason})
                 _say_made(run, stage, cost)
+                if whole is not None:
+                    whole.ended(stage.name, cost)
     finally:  # what processes left that were killed with this one's interruption
         for stage, _ in planned:
             _clear_drafts(stage, run.path)
