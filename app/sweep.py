@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from app import log, tracking
-from app.run import CHECKPOINT_FILE, COHORT, TRAINING_SPLIT, Request
+from app.run import CHECKPOINT_FILE, COHORT, TRAINING_SPLIT, Request, engine
 from app.run_directory import opened
 from app.stage import Advance, Stage, perform
 from app.summary import wide
 from cohort import artifact, build
 from cohort.config import Config
+from cohort.episodes import Episodes
 from ope import frontier
 from ope.frontier import Bound
 from policy import sweep
@@ -60,14 +62,18 @@ def stage(request: Request) -> Stage:
     }  # fmt: skip
 
     def make(draft: artifact.Draft, advance: Advance) -> None:
-        train, select = build.episodes(source, TRAINING_SPLIT), build.episodes(source, SELECT_SPLIT)
+        train, select = _episodes(source)
         session = Session(None, None if draft.work is None else draft.work / CHECKPOINT_FILE, request.device)
         bounds: dict[Setting, Bound] = {}
 
         def seen(row: Setting, probs: np.ndarray, usual: np.ndarray) -> None:
             bounds[row] = frontier.bound(select, probs, usual, judged)
 
-        rows = sweep.run(train, select, config, own, session, advance, seen)
+        with engine(request.config):
+            rows = sweep.run(
+                train, select, config, own, session, advance, seen, request.config.source.workers,
+                partial(_episodes, source),
+            )  # fmt: skip
         artifact.write_parquet(_table(rows, bounds), draft.path / TABLE_FILE)
         document = _document(rows, config.min_ess)
         document["bound"] = {**settings["bound"], "clinicians": asdict(frontier.clinicians(select, judged))}
@@ -96,6 +102,10 @@ def show(directory: Path, console: Console | None = None) -> None:
     for learner, found in artifact.read_json(directory / SELECTED_FILE)["selected"].items():
         chosen = ", ".join(f"{key} {value:g}" for key, value in found["options"].items()) if found["options"] else None
         out.print(f"{learner}: {chosen or found['reason']}")
+
+
+def _episodes(cohort: Path) -> tuple[Episodes, Episodes]:
+    return build.episodes(cohort, TRAINING_SPLIT), build.episodes(cohort, SELECT_SPLIT)
 
 
 def _table(rows: list[Setting], bounds: Mapping[Setting, Bound]) -> pa.Table:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from functools import partial
+from itertools import chain, product
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from cohort import scaler as scaling
 from cohort.config import Config
 from cohort.episodes import Episodes
 from cohort.errors import ConfigError, InputError
+from cohort.workers import each
 from policy import base, batches, behaviour, extraction
 from policy.advantage import AdvantageConfig
 from policy.behaviour import BehaviourConfig
@@ -34,6 +36,9 @@ RULE = (
 Progress = Callable[[int, int], None]
 Seen = Callable[["Setting", np.ndarray, np.ndarray], None]
 """A setting that has a policy, its probabilities (n, n_actions) on the select split, and the clinicians' there."""
+Again = Callable[[], tuple[Episodes, Episodes]]
+"""Gives the training and the select split's episodes."""
+EVALUATION, BEHAVIOUR = "evaluation", "behaviour"
 
 
 class SweepConfig(Config):
@@ -119,6 +124,8 @@ def run(
     session: Session | None = None,
     progress: Progress | None = None,
     seen: Seen | None = None,
+    processes: int = 1,
+    again: Again | None = None,
 ) -> list[Setting]:
     """Train every critic once, extract every setting from it, and measure each on the select split.
 
@@ -127,6 +134,9 @@ def run(
         session: a checkpoint's place and the device; its own progress is not called.
         progress: called with (critics finished, critics in all).
         seen: called for each row that has a policy, for what else is measured of it; the rule reads none of that.
+        processes: over the trainings, of this machine or of the engine in force (`cohort.workers`). The critics of
+            conservative_iql are one training; models of the clinicians and each other learner's seeds are others.
+        again: gives (train_episodes, select) anew where a training is another process's, so that they are not sent.
 
     Raises:
         ConfigError: no divergence and no temperature.
@@ -135,16 +145,15 @@ def run(
     batches.require_different_returns(train_episodes)
     if not config.target_kls and not config.temperatures:
         raise ConfigError("sweep: target_kls and temperatures are both empty")
-    used, seeds = session or Session(), config.seeds
-    scaler = train_episodes.scaler or scaling.fit(train_episodes.state)
-    episodes = replace(train_episodes, scaler=scaler)
-    usual = behaviour.predict(episodes, select, config.behaviour, seeds[0], used.named("evaluation"))
-    clinicians = {
-        seed: behaviour.fit(episodes, config.behaviour, seed, used.named(f"behaviour-{seed}")) for seed in seeds
-    }
+    seeds = config.seeds
+    episodes = _scaled(train_episodes)
+    train = partial(_trained, again or (train_episodes, select), config, learners or {}, session or Session())
+    trained = each(train, _trainings(config), processes)
+    usual = next(trained)
+    clinicians = {seed: next(trained) for seed in seeds}
     total = len(seeds) * (len(config.learners) + (len(config.taus) - 1) * (MAIN in config.learners))
     rows: list[Setting] = []
-    for done, (learner, tau, seed, critic) in enumerate(_critics(episodes, config, learners or {}, used)):
+    for done, (learner, tau, seed, critic) in enumerate(chain.from_iterable(trained)):
         for row, probs in _extracted(learner, tau, seed, critic, clinicians[seed], episodes, select, usual, config):
             rows.append(row)
             if seen is not None and probs is not None:
@@ -212,18 +221,37 @@ def effective_episodes(episodes: Episodes, probs: Float[np.ndarray, "n a"], usua
     return float(weight.sum() ** 2 / (weight**2).sum())
 
 
-def _critics(
-    episodes: Episodes, config: SweepConfig, learners: Mapping[str, Config | Mapping[str, Any]], session: Session
-) -> Iterator[tuple[str, float | None, int, NetworkPolicy]]:
-    """(learner, tau, seed, what has its values)."""
-    for learner in config.learners:
-        if learner == MAIN:
-            stack = critics(episodes, config.critic, config.taus, config.seeds, session.named("stack"))
-            yield from ((learner, tau, seed, critic) for (tau, seed), critic in stack.items())
-            continue
-        for seed in config.seeds:
-            own = session.named(f"{learner}-{seed}")
-            yield learner, None, seed, base.fit(learner, episodes, learners.get(learner), seed, session=own)
+def _trainings(config: SweepConfig) -> list[tuple[str, int]]:
+    """(what, seed) of every training, none of which needs another: the clinicians' models first."""
+    models = [(EVALUATION, config.seeds[0]), *((BEHAVIOUR, seed) for seed in config.seeds)]
+    others = [(learner, seed) for learner in config.learners if learner != MAIN for seed in config.seeds]
+    return [*models, *([(MAIN, config.seeds[0])] if MAIN in config.learners else []), *others]
+
+
+def _trained(
+    given: tuple[Episodes, Episodes] | Again,
+    config: SweepConfig,
+    learners: Mapping[str, Config | Mapping[str, Any]],
+    session: Session,
+    training: tuple[str, int],
+) -> Any:
+    """Probabilities on the select split, a model of the clinicians, or a list of (learner, tau, seed, critic)."""
+    what, seed = training
+    train, select = given if isinstance(given, tuple) else given()
+    episodes = _scaled(train)
+    if what == EVALUATION:
+        return behaviour.predict(episodes, select, config.behaviour, seed, session.named(what))
+    own = session.named("stack" if what == MAIN else f"{what}-{seed}")
+    if what == BEHAVIOUR:
+        return behaviour.fit(episodes, config.behaviour, seed, own)
+    if what == MAIN:
+        stack = critics(episodes, config.critic, config.taus, config.seeds, own)
+        return [(what, tau, one, critic) for (tau, one), critic in stack.items()]
+    return [(what, None, seed, base.fit(what, episodes, learners.get(what), seed, session=own))]
+
+
+def _scaled(episodes: Episodes) -> Episodes:
+    return replace(episodes, scaler=episodes.scaler or scaling.fit(episodes.state))
 
 
 def _held(critic: NetworkPolicy) -> tuple[float | None, float | None]:

@@ -1,13 +1,18 @@
 """Sweep: stacked critics are the single ones, and the rule selects without a value estimate."""
 
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import policy
+from cohort import workers
+from cohort.episodes import Episodes
 from cohort.errors import ArtifactError, ConfigError, InputError
 from policy import batches, iql, lab, stack, sweep
 from policy.advantage import AdvantageConfig
@@ -49,6 +54,31 @@ def test_each_seed_of_a_stack_takes_the_step_it_takes_alone_on_its_part_of_the_d
                 assert torch.allclose(mine[k : k + 1], theirs, atol=1e-5)
             for mine, theirs in zip(pair.q.net.weights, alone.q.net.weights, strict=True):
                 assert torch.allclose(mine[2 * k : 2 * k + 2], theirs, atol=1e-5)
+
+
+def test_trainings_of_other_processes_give_the_same_rows() -> None:
+    """What an engine is given and gives back goes through pickle; the episodes are read where they are needed."""
+
+    def elsewhere(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        sent = pickle.dumps(work)
+        assert len(sent) < 10_000  # no episodes in it
+        return (pickle.loads(pickle.dumps(pickle.loads(sent)(item))) for item in items)
+
+    config = SweepConfig(
+        learners=("conservative_iql", "iql"), taus=(0.6, 0.8), target_kls=(0.02,), seeds=(0, 1), critic=CRITIC,
+        behaviour=CLINICIANS,
+    )  # fmt: skip
+    iql_too = {"iql": {"hidden": [16], "batch": 40, "updates": 40, "evaluate_every": 20, "min_updates": 0}}
+    here = sweep.run(*_clinics(), config, iql_too)
+    with workers.done_by(elsewhere):
+        assert sweep.run(*_clinics(), config, iql_too, again=_clinics) == here
+    assert [(row.learner, row.tau, row.seed) for row in here] == [
+        *(("conservative_iql", tau, seed) for seed in (0, 1) for tau in (0.6, 0.8)), ("iql", None, 0), ("iql", None, 1)
+    ]  # fmt: skip
+
+
+def _clinics() -> tuple[Episodes, Episodes]:
+    return probes.clinic(), probes.clinic(seed=1)
 
 
 def test_every_setting_has_a_row_and_infeasible_ones_say_why() -> None:
