@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import streamlit as st
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,7 +58,7 @@ HEADERS = {
 }
 
 
-class Headers:
+class WithHeaders:
     """Puts HEADERS on every answer; pages and data are stored by no cache."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -74,6 +75,33 @@ class Headers:
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class SameOrigin:
+    """Refuses what a page of another origin asks for: any page may try that in the browser of somebody here.
+
+    Streamlit itself would allow every page of this machine, and would ask a server outside for its own address first.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            headers = Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+                await _refuse(scope["type"], send)
+                return
+        await self.app(scope, receive, send)
+
+
+async def _refuse(kind: str, send: Send) -> None:
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": 403, "headers": []})
+    await send({"type": "http.response.body"})
 
 
 def serve(run: Path, told_in: Path | None, port: int) -> None:
@@ -94,5 +122,6 @@ def serve(run: Path, told_in: Path | None, port: int) -> None:
     }
     if told.access.oidc is not None:
         options["secrets.files"] = [str(told.access.oidc)]
-    guards = [Middleware(Headers), Middleware(TrustedHostMiddleware, allowed_hosts=list(told.access.hosts))]
+    known = Middleware(TrustedHostMiddleware, allowed_hosts=list(told.access.hosts))
+    guards = [Middleware(WithHeaders), known, Middleware(SameOrigin)]
     st.App(Path(__file__).with_name("main.py"), middleware=guards).run(config=options)

@@ -132,6 +132,7 @@ async def load(port: int, pid: int, views: int) -> dict[str, Any]:
     _, errors_100 = await many(port, 100)
     return {
         "opening_s": round(opening, 2),
+        "pages_with_a_dose": one.doses,
         "cpu_s_warm": round(warm, 4),
         "cpu_s_worklist": round(worklist, 4),
         "cpu_s_cut": round(cut, 3),
@@ -192,6 +193,8 @@ class Session:
     ids: dict[str, str] = field(default_factory=dict)
     state: dict[str, dict[str, Any]] = field(default_factory=dict)
     decisions: int = 0
+    doses: bool = False
+    """Whether the last patient's page showed a dose."""
     patients: list[str] = field(default_factory=list)
     """On the worklist."""
 
@@ -210,9 +213,13 @@ class Session:
         return await self._answer()
 
     async def cut(self) -> None:
-        """Show only stays for whom a dose is recommended."""
-        self.state["show"] = {"string_value": view.SHOW[1]}
-        await self.ask()
+        """Show only stays for whom a dose is recommended; all where that is nobody."""
+        self.patients = []
+        for show in view.SHOW[1], view.SHOW[0]:
+            self.state["show"] = {"string_value": show}
+            await self.ask()
+            if self.patients:
+                return
 
     async def open_patient(self, number: int = 0) -> None:
         """From the worklist to the page of its patient of that number."""
@@ -223,8 +230,9 @@ class Session:
         answer = await self.ask(open=True)
         self.state.clear()  # those widgets are gone
         answer += await self.ask()
-        if b"Recommended" not in answer or "now" not in self.ids:
-            raise RuntimeError("no patient's page with a recommended dose opened")
+        if b"Clinicians gave" not in answer or "now" not in self.ids:
+            raise RuntimeError("no patient's page opened")
+        self.doses = b"Recommended" in answer
 
     async def scrub(self, number: int) -> None:
         """Look at another decision of the patient."""

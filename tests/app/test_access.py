@@ -1,9 +1,11 @@
 """Who may enter, what the settings allow, and what the server answers to."""
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from app import access, serve, server, settings
 from app.settings import AccessConfig, AppConfig, AuditConfig
@@ -152,3 +154,35 @@ def test_the_server_tells_nobody_shows_no_traceback_and_has_no_agent_api() -> No
     assert "unsafe-eval" not in server.POLICY
     assert server.HEADERS["referrer-policy"] == "no-referrer"
     assert os.fspath(Path(server.__file__)).endswith("server.py")
+
+
+@pytest.mark.parametrize(
+    ("origin", "enters"),
+    [
+        ("http://127.0.0.1:8501", True),
+        (None, True),
+        ("http://evil.example", False),
+        ("http://127.0.0.1:9999", False),
+        ("http://localhost:8501", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_what_a_page_of_another_origin_asks_for_is_refused(origin: str | None, enters: bool) -> None:
+    sent: list[Message] = []
+    reached: list[str] = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        reached.append(scope["type"])
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    headers = [(b"host", b"127.0.0.1:8501"), *([] if origin is None else [(b"origin", origin.encode())])]
+    for kind in ("websocket", "http"):
+        asyncio.run(server.SameOrigin(app)({"type": kind, "headers": headers}, receive, send))
+    assert reached == (["websocket", "http"] if enters else [])
+    assert [message.get("code") or message.get("status") for message in sent] == ([] if enters else [1008, 403, None])

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from app import access, card, server, settings, study, view
 from app.audit_log import AuditLog, Entry
@@ -32,6 +35,7 @@ FOCUSED = """(() => {
   const own = focused.tagName === "BUTTON" ? focused.innerText : "";
   return [focused.getAttribute("aria-label") || "", ...words, own].join(" ");
 })()"""
+STREAM = [Subprotocol("streamlit")]
 EVIL = "<img src=x onerror=alert(1)>![y](http://evil.example/y.png)\u202e"
 
 
@@ -354,6 +358,15 @@ def test_every_answer_carries_the_headers_and_no_other_host_is_answered(address:
         assert answer.headers["cache-control"] == "no-store"
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(urllib.request.Request(address, headers={"Host": "evil.example"}), timeout=20)
+
+
+def test_a_page_of_another_origin_opens_no_socket(address: str) -> None:
+    socket = address.replace("http", "ws") + "/_stcore/stream"
+    for origin in ("http://evil.example", "http://127.0.0.1:1", "null"):
+        with pytest.raises(InvalidStatus, match="403"), connect(socket, origin=Origin(origin), subprotocols=STREAM):
+            pass
+    with connect(socket, origin=Origin(address), subprotocols=STREAM) as opened:
+        assert opened.subprotocol == "streamlit"
 
 
 def test_the_notice_stays_in_sight_when_scrolled(visit: Visit, address: str, opened: Study) -> None:

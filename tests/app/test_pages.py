@@ -151,12 +151,17 @@ def test_a_recommendation_is_logged_when_it_is_shown_and_once(run: Path, enter: 
     assert f"Card {cards[0].card}" in texts(page)
 
 
-def test_scrubbing_shows_another_decision_and_nothing_later(run: Path, enter: Open, told: Path) -> None:
+def test_scrubbing_to_a_patient_without_any_measurement_shows_no_dose_and_nothing_later(
+    run: Path, enter: Open, told: Path
+) -> None:
     page = open_patient(enter(run), view.SHOW[1])
     page.select_slider(key="now").set_value(0.0).run()
     assert not page.exception
     assert "Decision 0 h after the start" in texts(page)
     assert "No dose yet: this is the first decision." in texts(page)
+    assert "Gate: data freshness" in texts(page), "nothing is measured yet"
+    assert all(name in texts(page) for name in view.SIGNALS.values())
+    assert "Recommended" not in html(page)
     subjects = [entry.subject for entry in entries(run, told) if entry.kind == "card"]
     assert len(subjects) == 2
     assert str(subjects[1]).endswith("@0")
