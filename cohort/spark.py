@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,8 +37,12 @@ _TASKS, _RESULTS = "number bigint, task binary", "number bigint, result binary"
 class SparkConfig(Config):
     """Where the cluster is and what an executor may take; used where `engine` is `spark`."""
 
-    master: str = Field(default="local[2]", pattern=r"^(local(\[(\*|\d+)\])?|spark://\S+:\d+|yarn|k8s://\S+)$")
-    """`local[2]` is two threads of this machine; `spark://HOST:PORT`, `yarn` or `k8s://...` is a cluster."""
+    master: str = Field(
+        default="local[2]",
+        pattern=r"^(local(\[(\*|\d+)\])?|local-cluster\[\d+,\d+,\d+\]|spark://\S+:\d+|yarn|k8s://\S+)$",
+    )
+    """`local[2]` is two threads of this machine; `spark://HOST:PORT`, `yarn` or `k8s://...` is a cluster;
+    `local-cluster[2,1,1024]` is one on this machine, to try it: two executors of one core and 1,024 MB."""
     python: str | None = None
     """The executors' Python, in which Suture is installed; None: this one's path."""
     executor_memory_mb: int = Field(default=2048, ge=512, le=1_048_576)
@@ -55,7 +59,8 @@ def engine(config: SparkConfig) -> Iterator[None]:
         SutureError: pyspark or Java is missing, the cluster does not answer, or it gave up.
     """
     _require(config)
-    with tempfile.TemporaryDirectory(prefix="suture-spark-") as scratch, _python(config.python or sys.executable):
+    environment = {"PYSPARK_PYTHON": config.python or sys.executable, "SPARK_HOME": _home()}
+    with tempfile.TemporaryDirectory(prefix="suture-spark-") as scratch, _environment(environment):
         session = _session(config, scratch)
         try:
             with workers.done_by(partial(_each, session)):
@@ -82,17 +87,25 @@ def _require(config: SparkConfig) -> None:
             raise SutureError(f"spark.master: {config.master}: no Spark master answers there ({reason})") from None
 
 
+def _home() -> str:
+    """Where Spark is: what the user says, or the package's own."""
+    import pyspark
+
+    return os.environ.get("SPARK_HOME") or str(Path(pyspark.__file__).parent)
+
+
 @contextmanager
-def _python(program: str) -> Iterator[None]:
-    """The executors' Python, named where Spark looks for it first."""
-    before = os.environ.get("PYSPARK_PYTHON")
-    os.environ["PYSPARK_PYTHON"] = program
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """The executors' Python and Spark's home, named where Spark looks for them first."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        del os.environ["PYSPARK_PYTHON"]
-        if before is not None:
-            os.environ["PYSPARK_PYTHON"] = before
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 def _session(config: SparkConfig, scratch: str) -> "SparkSession":

@@ -1,8 +1,12 @@
 """Spark: the same bytes as this machine's processes, and one line where there is no cluster."""
 
+import os
 import shutil
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -56,6 +60,47 @@ def test_spark_gives_the_bytes_that_this_machines_processes_give(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "spark").iterdir()) == ["canonical", "cohort", "tables", "truth"]
 
 
+@needs_java
+@pytest.mark.slow
+def test_an_executor_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
+    """Real executors, processes of their own: one is killed once a first shard is there, and the bytes are the same."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not list((tmp_path / "work").glob("[!.]*")):
+            time.sleep(0.05)
+        killed.append(executors()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    simulated(tmp_path / "local", tmp_path / "local-work")
+    with engine(SparkConfig(master="local-cluster[2,1,1024]")):
+        killer = threading.Thread(target=kill)
+        killer.start()
+        simulated(tmp_path / "spark", tmp_path / "work")
+        killer.join()
+    assert killed
+    assert hashes(tmp_path / "spark") == hashes(tmp_path / "local")
+
+
+def simulated(out: Path, work: Path) -> None:
+    """A hospital of six shards."""
+    config = HOSPITAL.model_copy(update={"n_stays": 48})
+    hospital.simulate(out / "tables", out / "truth", config, 3, work=work)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): artifact.hash_file(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def executors() -> list[int]:
+    """This process's Spark executors."""
+    found = [os.getpid()]
+    for pid in found:  # grows while it is walked
+        for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += [int(child) for child in listing.read_text().split()]
+    return [pid for pid in found if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def test_all_work_in_an_engines_block_is_its_own() -> None:
     def engine_of_ours(work: Callable[[int], int], items: Sequence[int]) -> list[int]:
         return [work(item) + 100 for item in items]
@@ -88,7 +133,7 @@ def test_without_pyspark_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatc
         pass
 
 
-@pytest.mark.parametrize("master", ["locl[2]", "local[x]", "spark://host", "http://host:80", ""])
+@pytest.mark.parametrize("master", ["locl[2]", "local-cluster[2]", "local[x]", "spark://host", "http://host:80", ""])
 def test_a_master_that_spark_has_no_word_for_is_refused(master: str) -> None:
     with pytest.raises(ValidationError):
         SparkConfig(master=master)
