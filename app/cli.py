@@ -82,10 +82,10 @@ def main() -> None:
     _quieten_libraries()
     try:
         typer.main.get_command(app)()  # calling `app` itself would put Typer's own handler of defects in place of ours
+    except MemoryError:
+        _fail("not enough memory: fewer source.workers or smaller shards take less; --resume keeps what is finished", 1)
     except SutureError as error:
-        message = " ".join(str(error).split())
-        _say("error", f"error: {message}", {"message": message, "exit_code": error.exit_code})
-        sys.exit(error.exit_code)
+        _fail(" ".join(str(error).split()), error.exit_code)
 
 
 @app.callback(invoke_without_command=True)
@@ -432,6 +432,11 @@ def _request(
     existing = Existing.KEEP if resume else Existing.REPLACE if overwrite else Existing.REFUSE
     there = None if source is None else local(source)
     return Request(load_config(config), local(out), there, existing, device)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    _say("error", f"error: {message}", {"message": message, "exit_code": exit_code})
+    sys.exit(exit_code)
 
 
 def _say(event: str, text: str, fields: Mapping[str, object]) -> None:

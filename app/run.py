@@ -28,7 +28,7 @@ from cohort.hospital import HospitalConfig, detection
 from cohort.multiverse import MultiverseConfig
 from cohort.sources import SOURCES, SourceConfig, files
 from cohort.spark import SparkConfig
-from ope import definitions, documents, evaluation, quality_page
+from ope import definitions, documents, evaluation, evidence, quality_page
 from ope.evaluation import Beside, EvaluationConfig
 from policy import behaviour
 from policy.base import LEARNERS
@@ -349,6 +349,8 @@ def report_stage(request: Request, pdf: bool | None = None) -> Stage:
     inputs = {COHORT: request.out / COHORT, **_named(_policies(request)), OPE: request.out / OPE}
     if rolls_out(request):
         inputs[ROLLOUTS] = request.out / ROLLOUTS
+    further = [request.out / name.partition("/")[0] for name in evidence.WHERE_MADE]
+    inputs |= {folder.name: folder for folder in further if (folder / artifact.MANIFEST).is_file()}
     settings = {"name": request.config.name}
     return Stage(REPORT, REPORT, settings, inputs, request.config.seed, make)
 

@@ -98,6 +98,8 @@ class Bench:
     folder: Path
     config: Path
     whole: Path
+    swept: Path
+    """The same run with a sweep, which its report would tell of."""
     other: Path
     """Tables and cohort of another hospital."""
     digests: dict[str, str]
@@ -131,19 +133,26 @@ def main() -> int:
 
 
 def prepare(folder: Path, stays: int, updates: int = 600) -> Bench:
-    """An undisturbed run with its sweep, and the cohort of another hospital."""
+    """An undisturbed run, the same with a sweep, and the cohort of another hospital."""
     load()
     config, other = folder / "faults.yaml", folder / "other.yaml"
     for file, seed in ((config, 3), (other, 4)):
         text = CONFIG.format(stays=stays, shard=max(stays // 3, 1), updates=updates, workers=1, seed=seed)
         file.write_text(text, encoding="utf-8")
-    bench = Bench(folder, config, folder / "whole", folder / "other", {})
-    commands = ("run", config, bench.whole), ("sweep", config, bench.whole)
-    for name, file, out in (*commands, ("simulate", other, bench.other), ("cohort", other, bench.other)):
-        done = suture(bench, name, file, "--out", out)
-        if done.code:
-            raise SystemExit(f"the undisturbed run failed: {done.said}")
-    return replace(bench, digests=digests(bench.whole))
+    bench = Bench(folder, config, folder / "whole", folder / "swept", folder / "other", {})
+    must(bench, "run", config, "--out", bench.whole)
+    shutil.copytree(bench.whole, bench.swept)
+    must(bench, "sweep", config, "--out", bench.swept)
+    for name in ("simulate", "cohort"):
+        must(bench, name, other, "--out", bench.other)
+    return replace(bench, digests=digests(bench.whole) | {"sweep": artifact.digest(bench.swept / "sweep")})
+
+
+def must(bench: Bench, *words: object) -> None:
+    """Run a command that has to end well."""
+    done = suture(bench, *words)
+    if done.code:
+        raise SystemExit(f"the undisturbed run failed: {done.said}")
 
 
 def load() -> None:
@@ -184,7 +193,7 @@ def table(findings: list[Finding]) -> str:
 
 def kills_of_stages(bench: Bench, kills: int, rng: random.Random) -> Iterator[Finding]:
     """Every stage, alone, at moments of its processor time."""
-    costs = artifact.read_json(bench.whole / RECORD)["stages"]
+    costs = artifact.read_json(bench.swept / RECORD)["stages"]
     for stage in STAGES:
         for _ in range(kills):
             yield killed(bench, stage, rng.random() * costs[stage]["cpu_seconds"])
@@ -252,7 +261,7 @@ def damaged(
     at: str | None = None,
 ) -> Finding:
     """A finished run whose stage is changed on disk; `verify` has to say so, and resuming to mend it."""
-    run = copy(bench)
+    run = copy(bench, stage)
     fault = damage(bench, run / (at or stage))
     checked = suture(bench, "verify", run)
     named = checked.code == 4 and (at or stage) in checked.said
@@ -356,7 +365,8 @@ def little_memory(bench: Bench) -> Finding:
     run = without(bench, "cohort")
     words = resuming(bench, run, "cohort")
     done = suture(bench, *words, limit=(resource.RLIMIT_AS, resident_bytes() + (48 << 20)))
-    return refused(bench, run, "memory refused", done, 1, "cohort")
+    found = refused(bench, run, "memory refused", done, 1, "cohort")
+    return found if "not enough memory" in done.said else failed(found, done.error)
 
 
 def shifted_clock(bench: Bench) -> Finding:
@@ -489,11 +499,11 @@ def digests(run: Path) -> dict[str, str]:
     return found
 
 
-def copy(bench: Bench) -> Path:
-    """A copy of the undisturbed run."""
+def copy(bench: Bench, stage: str) -> Path:
+    """A copy of the undisturbed run, with its sweep where that is the stage."""
     run = bench.folder / "run"
     shutil.rmtree(run, ignore_errors=True)
-    shutil.copytree(bench.whole, run)
+    shutil.copytree(bench.swept if stage == "sweep" else bench.whole, run)
     return run
 
 
@@ -502,7 +512,7 @@ def without(bench: Bench, stage: str) -> Path:
     if stage == RUN:
         shutil.rmtree(bench.folder / "run", ignore_errors=True)
         return bench.folder / "run"
-    run = copy(bench)
+    run = copy(bench, stage)
     for name in (*STAGES[STAGES.index(stage) :], *(("truth",) if stage == "tables" else ())):
         shutil.rmtree(run / name, ignore_errors=True)
     return run
@@ -630,8 +640,9 @@ def started(bench: Bench, *words: object, user: int | None = None, limit: tuple[
         code = 70
         try:
             os.setpgid(0, 0)
-            for stream in (1, 2):
-                os.dup2(file.fileno(), stream)
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(file.fileno(), number)
+                setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  not pytest's
             if limit is not None:
                 resource.setrlimit(limit[0], (limit[1], limit[1]))
             if user is not None:

@@ -40,7 +40,9 @@ def test_a_stage_killed_at_any_moment_ends_with_the_hashes_of_an_undisturbed_run
     assert found.ok, found
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated", "manifest_cut", "manifest_newer", "other_shard"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", "truncated", "manifest_cut", "manifest_newer", "other_shard", "other_stage"]
+)
 def test_what_was_damaged_on_disk_is_found_and_made_again(
     faults: ModuleType,
     bench,  # type: ignore[no-untyped-def]
@@ -55,6 +57,16 @@ def test_a_wrong_clock_changes_nothing(faults: ModuleType, bench) -> None:  # ty
     assert found.ok, found
 
 
+@pytest.mark.parametrize("fault", ["stale", "forbidden", "read_only", "little_memory"])
+def test_what_stands_in_a_runs_way_is_said_in_a_line_or_cleared_and_loses_nothing(
+    faults: ModuleType,
+    bench,  # type: ignore[no-untyped-def]
+    fault: str,
+) -> None:
+    found = getattr(faults, fault)(bench)
+    assert found.ok, found
+
+
 def test_a_second_run_is_refused_and_a_worker_out_of_memory_is_said(faults: ModuleType, bench) -> None:  # type: ignore[no-untyped-def]
-    for found in (faults.second_run(bench), faults.worker_killed(bench)):
+    for found in (faults.second_run(bench), faults.worker_killed(bench, "tables")):
         assert found.ok, found

@@ -10,7 +10,7 @@ import pytest
 
 from app import run as pipeline
 from app.run import Request, load_config
-from app.stage import Existing
+from app.stage import Existing, why_not_kept
 from cohort import artifact
 from cohort.errors import ArtifactError, ConfigError
 from cohort.sources import SourceConfig
@@ -226,3 +226,14 @@ def test_training_begins_anew_where_its_checkpoint_is_damaged(
     assert "not a readable checkpoint" in capfd.readouterr().err
     weights = "weights.safetensors"
     assert (draft / weights).read_bytes() == (tiny_run / "policy" / "iql" / weights).read_bytes()
+
+
+def test_a_report_from_before_a_sweep_is_made_again(tiny_run: Path, tiny_config: Path, tmp_path: Path) -> None:
+    """The report tells of a sweep that is there; one that was made later, or again, is not in it."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    request = Request(load_config(tiny_config), run)
+    assert why_not_kept(pipeline.report_stage(request), run) is None
+    with artifact.writing(run / "sweep", "sweep", {}) as draft:
+        artifact.write_json(draft.path / "selected.json", {})
+    assert why_not_kept(pipeline.report_stage(request), run) == "its input changed: sweep"
