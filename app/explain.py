@@ -10,7 +10,9 @@ from app.stage import code_change
 from cohort import artifact
 from cohort.errors import ArtifactError
 
-ORDER = ("tables", "truth", "cohort", "multiverse", "behaviour", "policy", "ope", "report")
+ORDER = (
+    "tables", "truth", "cohort", "multiverse", "behaviour", "policy", "sweep", "rollouts", "definitions", "ope", "report",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
