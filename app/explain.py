@@ -11,7 +11,8 @@ from cohort import artifact
 from cohort.errors import ArtifactError
 
 ORDER = (
-    "tables", "truth", "cohort", "multiverse", "behaviour", "policy", "sweep", "rollouts", "definitions", "ope", "report",
+    "tables", "truth", "cohort", "multiverse", "behaviour", "policy", "sweep", "rollouts", "definitions", "ope",
+    "report",
 )  # fmt: skip
 
 
