@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from app.run_directory import RECORD
-from cohort.artifact import MANIFEST
+from cohort.artifact import MANIFEST, remove_stale_drafts
 from cohort.errors import ArtifactError, ConfigError, InputError
 
 _BLOCK = 4 << 20
@@ -143,6 +143,7 @@ def _whole(target: Place) -> Iterator[Place]:
         return
     out = Path(target.path)
     draft = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    remove_stale_drafts(out)
     try:
         yield Place(target.system, str(draft), target.said)
         with _refused(target, ArtifactError):

@@ -31,6 +31,7 @@ def test_a_folder_goes_away_and_comes_back_the_same(folder: Path, tmp_path: Path
     away = elsewhere(tmp_path / "away")
     assert copy(place(str(folder)), away) == (3, 4004)
     back = tmp_path / "back"
+    (tmp_path / ".back.tmp-999999999").mkdir()  # of a copy that was killed
     copy(away, place(f"file://{back}"))
     assert (back / "icu" / "chartevents.csv").read_bytes() == b"rows" * 1000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "back", "from"]
