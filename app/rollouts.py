@@ -18,7 +18,7 @@ from cohort.dictionary import Dictionary
 from cohort.hospital import HospitalConfig
 from cohort.hospital.rollouts import Policy, Returns, returns
 from cohort.pieces import Pieces
-from ope import evaluation, treated
+from ope import subjects, treated
 from ope.assessment import CLINICIANS
 from ope.treated import Treated
 
@@ -51,7 +51,7 @@ class Constant:
 
     def probs(self, state: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n a"]:
         """The same probabilities in every state."""
-        return evaluation.constant(self.distribution, state)
+        return subjects.constant(self.distribution, state)
 
 
 def write(
@@ -67,7 +67,7 @@ def write(
     Raises:
         ConfigError: the cohort's definition has no true value in the simulated hospital.
     """
-    fixed = {name: Constant(each, known) for name, each in evaluation.controls(known.n_actions).items()}
+    fixed = {name: Constant(each, known) for name, each in subjects.controls(known.n_actions).items()}
     who: dict[str, Path | Constant | None] = {CLINICIANS: None, **policies, **fixed}
     treat = partial(_treat, rolled, None if draft.work is None else Pieces(draft.work))
     found: dict[str, Returns] = {}

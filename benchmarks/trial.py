@@ -1,8 +1,10 @@
 """Benchmark: whether printed numbers hold the truth in the simulated hospital, where the truth can be had by treating.
 
 Clinicians treat; policies near and far from them are estimated from that log with all estimators, through the default
-gates; then each policy treats many patients itself. Propensities are exact, so that what is tried is the estimators,
-their intervals and the gates, not the clinicians' model. Coverage: over many small hospitals, Q fitted on another.
+gates; then each policy treats many patients itself. `exact`: with exact propensities, so that what is tried is the
+estimators, their intervals and the gates, not the clinicians' model. `learned`: with that model, cross-fitted as in an
+evaluation, and policies learned from another hospital's log, over the first day. `coverage`: exact, over many small
+hospitals, Q fitted on another.
 """
 
 # ruff: noqa: E402  (this folder leaves the path before `ope` is imported)
@@ -11,8 +13,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +25,7 @@ sys.path = [folder for folder in sys.path if Path(folder).resolve() != Path(__fi
 
 import numpy as np
 
+from cohort.grid import GridConfig
 from cohort.hospital import clinicians, logs
 from cohort.hospital.logs import Answer, Log
 from cohort.scaler import fit as fit_scaler
@@ -31,12 +36,17 @@ from ope.fqe import FqeConfig
 from ope.gates import GateConfig
 from ope.interval import Interval
 from ope.trajectories import Trajectories, attainable, pad
+from policy import behaviour
+from policy.behaviour import BehaviourConfig
 
 GAMMA, LEVEL = 1.0, 0.95
 FLUID, VASOPRESSOR = np.divmod(np.arange(clinicians.BINS**2), clinicians.BINS)
 FQE = FqeConfig(updates=800, members=1, target_rate=0.05)
-SEEDS = (1, 2, 3, 4, 5)
-TRUTH_SEED, Q_SEED, REPEAT_SEED = 1000, 2000, 3000
+TRUTH_SEED, Q_SEED, REPEAT_SEED, LEARN_SEED = 1000, 2000, 3000, 4000
+CLINICIANS_MODEL = BehaviourConfig(folds=3, members=3)
+FIRST_DAY = GridConfig(horizon_hours=24)
+PARTS = ("exact", "learned", "coverage")
+Propensities = Callable[[Log, int], Log]
 
 
 @dataclass(frozen=True)
@@ -70,44 +80,72 @@ class Number:
         return float(distance / ((self.found.high - self.found.low) / (2 * 1.96)))
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How much is drawn."""
+
+    own: int
+    treated: int
+    hospitals: int
+    exact: int
+    learned: int
+    repeats: int
+    small: int = 600
+
+
+FULL = Sizes(own=40_000, treated=12_000, hospitals=5, exact=3_000, learned=12_000, repeats=200)
+QUICK = Sizes(own=8_000, treated=3_000, hospitals=2, exact=1_500, learned=3_000, repeats=20)
+
+
 def main() -> int:
     """Print one JSON object; exit code 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer stays, repeats and treated patients")
-    quick, began = parser.parse_args().quick, time.process_time()
-    sizes = (8_000, 3_000, 1_500, 20) if quick else (40_000, 12_000, 3_000, 200)
-    (own, treated, stays, repeats), small = sizes, 600
-    true = truths(own, treated)
-    numbers = trial(SEEDS[:2] if quick else SEEDS, stays)
-    measured, claims = told(numbers, coverage(repeats, small), true)
-    measured |= {"stays a hospital": stays, "stays of a hospital for coverage": small}
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this (several times: these)")
+    given, began = parser.parse_args(), time.process_time()
+    size, parts = QUICK if given.quick else FULL, given.part or PARTS
+    measured: dict[str, object] = {"sizes": vars(size)}
+    claims: list[dict[str, object]] = []
+    near = truths(policies(), size) if {"exact", "coverage"} & set(parts) else {}
+    if "exact" in parts:
+        measured["exact"], made = told(trial(policies(), size.hospitals, size.exact), near, "exact propensities")
+        claims += made
+    if "coverage" in parts:
+        repeated = coverage(size.repeats, size.small)
+        measured[f"coverage over {size.repeats} hospitals"] = covered(repeated, near)
+    if "learned" in parts:
+        answers = learned_policies(size.learned)
+        numbers = trial(answers, size.hospitals, size.learned, estimated, FIRST_DAY)
+        measured["learned"], made = told(numbers, truths(answers, size, FIRST_DAY), "learned propensities")
+        claims += made
     measured["cpu_s"] = round(time.process_time() - began, 1)
-    print(json.dumps({"benchmark": "trial", "quick": quick, "measured": measured, "claims": claims}, indent=1))
+    print(json.dumps({"benchmark": "trial", "quick": given.quick, "measured": measured, "claims": claims}, indent=1))
     return 0 if all(one["holds"] for one in claims) else 1
 
 
 def told(
-    numbers: Sequence[Number], repeated: Sequence[Number], true: dict[str, Truth]
+    numbers: Sequence[Number], true: dict[str, Truth], kind: str
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """What is printed of a trial and of the repeats."""
+    """What is printed of a trial."""
     printed = [one for one in numbers if one.withheld is None]
-    missed, beyond = (
-        sum(test) for test in zip(*((n.missed(true), n.errors_off(true) > 3) for n in printed), strict=True)
-    )
-    far = max(printed, key=lambda one: one.errors_off(true))
+    reasons = Counter(one.withheld.split(":")[0] for one in numbers if one.withheld is not None)
     measured: dict[str, object] = {
         "numbers printed": len(printed),
-        "numbers withheld": len(numbers) - len(printed),
+        "numbers withheld": dict(reasons),
         "missed, of printed": by_estimator(printed, true),
-        "farthest off": [far.hospital, far.policy, far.estimator, far.kind, round(far.errors_off(true), 2)],
-        f"coverage over {len({one.hospital for one in repeated})} hospitals": covered(repeated, true),
+        "missed, of all": by_estimator(numbers, true),
         "truths (value, more than clinicians, its standard error)": {
             name: [round(one.value, 4), round(one.difference, 4), round(one.error, 4)] for name, one in true.items()
         },
     }
+    if not printed:
+        return measured, [claim(f"{kind}: numbers not printed at all", 1, 0)]
+    far = max(printed, key=lambda one: one.errors_off(true))
+    measured["farthest off"] = [far.hospital, far.policy, far.estimator, far.kind, round(far.errors_off(true), 2)]
+    missed, beyond = sum(one.missed(true) for one in printed), sum(one.errors_off(true) > 3 for one in printed)
     return measured, [
-        claim("share of printed numbers whose interval misses the truth", missed / len(printed), 0.07),
-        claim("printed numbers more than three standard errors off", beyond, 0),
+        claim(f"{kind}: share of printed numbers whose interval misses the truth", missed / len(printed), 0.07),
+        claim(f"{kind}: printed numbers more than three standard errors off", beyond, 0),
     ]
 
 
@@ -123,10 +161,29 @@ def policies() -> dict[str, Answer]:
         "more guideline": lambda state: logs.mixture(state, shares(guideline=0.72)),
         "guideline only": lambda state: logs.mixture(state, np.eye(5)[0]),
         "no late": lambda state: logs.mixture(state, shares(late=0.0)),
-        "more fluid": lambda state: tilted(state, 0.15 * FLUID),
-        "less fluid": lambda state: tilted(state, -0.15 * FLUID),
-        "more vasopressor": lambda state: tilted(state, 0.2 * VASOPRESSOR),
+        "more fluid": partial(tilted, logs.mixture, 0.15 * FLUID),
+        "less fluid": partial(tilted, logs.mixture, -0.15 * FLUID),
+        "more vasopressor": partial(tilted, logs.mixture, 0.2 * VASOPRESSOR),
         "likeliest": lambda state: np.eye(clinicians.BINS**2)[logs.mixture(state).argmax(axis=1)],
+    }
+
+
+def learned_policies(n: int) -> dict[str, Answer]:
+    """Eight: an imitator of another hospital's clinicians, from what is charted; near it; and its likeliest dose."""
+    log = logs.draw(n, LEARN_SEED, None, FIRST_DAY)
+    imitator = behaviour.fit(log.episodes, CLINICIANS_MODEL, LEARN_SEED).probs
+    near = {
+        "more fluid": 0.15 * FLUID,
+        "less fluid": -0.15 * FLUID,
+        "more vasopressor": 0.2 * VASOPRESSOR,
+        "less vasopressor": -0.2 * VASOPRESSOR,
+        "less of both": -0.1 * (FLUID + VASOPRESSOR),
+    }
+    return {
+        "imitator": imitator,
+        **{name: partial(tilted, imitator, by) for name, by in near.items()},
+        "three tenths guideline": lambda state: 0.7 * imitator(state) + 0.3 * logs.mixture(state, np.eye(5)[0]),
+        "likeliest": lambda state: np.eye(clinicians.BINS**2)[imitator(state).argmax(axis=1)],
     }
 
 
@@ -136,32 +193,44 @@ def shares(**changed: float) -> np.ndarray:
     return found / found.sum()
 
 
-def tilted(state: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """The clinicians' mixture times exp(by)."""
-    weight = logs.mixture(state) * np.exp(by)
+def tilted(base: Answer, by: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """Another policy's probabilities times exp(by)."""
+    weight = base(state) * np.exp(by)
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def truths(n_own: int, n: int) -> dict[str, Truth]:
-    """The clinicians' return over many patients, and each policy's distance from it on n of them with the same luck."""
-    own = logs.returns(None, n_own, TRUTH_SEED)
+def truths(answers: Mapping[str, Answer], size: Sizes, grid: GridConfig | None = None) -> dict[str, Truth]:
+    """The clinicians' return over many patients, and each policy's distance from it on some of them, luck shared."""
+    own, n = logs.returns(None, size.own, TRUTH_SEED, None, grid), size.treated
     found = {}
-    for name, answer in policies().items():
-        more = logs.returns(answer, n, TRUTH_SEED) - own[:n]
+    for name, answer in answers.items():
+        more = logs.returns(answer, n, TRUTH_SEED, None, grid) - own[:n]
         found[name] = Truth(float(own.mean() + more.mean()), float(more.mean()), float(more.std() / np.sqrt(n)))
     return found
 
 
-def trial(seeds: Sequence[int], n: int) -> list[Number]:
+def trial(
+    answers: Mapping[str, Answer],
+    hospitals: int,
+    n: int,
+    propensities: Propensities | None = None,
+    grid: GridConfig | None = None,
+) -> list[Number]:
     """The numbers of all hospitals and policies, Q fitted to the same patients without those it is used on."""
     found = []
-    for seed in seeds:
-        log = logs.draw(n, seed)
-        for name, answer in policies().items():
+    for seed in range(1, hospitals + 1):
+        log = logs.draw(n, seed, None, grid)
+        log = log if propensities is None else propensities(log, seed)
+        for name, answer in answers.items():
             fitted = fqe.evaluate(log.episodes, answer, GAMMA, FQE, seed)
             t, shared = trajectories(log, answer(log.episodes.state), fitted.q, fitted.v)
             found += judged(seed, name, t, shared, log, fitted.member_values)
     return found
+
+
+def estimated(log: Log, seed: int) -> Log:
+    """The same log with the clinicians' model in place of the exact propensities."""
+    return replace(log, behaviour=behaviour.cross_fit(log.episodes, CLINICIANS_MODEL, seed))
 
 
 def trajectories(
@@ -191,7 +260,11 @@ def judged(
         drawn["dm"] = samples.with_model_error(drawn["dm"], members)
     own = drawn.pop("clinicians")
     found = {name: samples.interval_of(one, LEVEL, allowed) for name, one in drawn.items()}
-    reasons = estimates.reasons_to_withhold(found, gating.check_overlap(shared, config), config, allowed, 0)
+    shape = (clinicians.BINS, clinicians.BINS)
+    bins = overlap.by_drug(log.behaviour, log.episodes.action, shape)
+    worst = max(one["error"] for each in bins.values() for one in each)
+    gates = [*gating.check_overlap(shared, config), gating.check_calibration(worst, config)]
+    reasons = estimates.reasons_to_withhold(found, gates, config, allowed, 0)
     for name, one in drawn.items():
         yield Number(hospital, policy, name, "value", found[name], reasons[name])
         apart = assessment.difference(one, own, LEVEL, allowed)

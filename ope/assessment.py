@@ -6,113 +6,28 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int
-from pydantic import Field, field_validator, model_validator
+from jaxtyping import Float
 
 from cohort import pieces
-from cohort.config import Config
 from cohort.episodes import Episodes
-from cohort.pieces import Pieces
 from ope import comparison, estimates, fqe, importance, influence, interval, overlap, samples, sensitivity
 from ope import gates as gating
-from ope.comparison import Clinical, Comparison, ComparisonConfig
-from ope.estimates import ESTIMATORS, LEAN_ON_MODEL, NEED_Q, Estimate
-from ope.fqe import Fitted, FqeConfig, Target
-from ope.gates import Gate, GateConfig
+from ope.comparison import Comparison
+from ope.estimates import ESTIMATORS, NEED_Q, Estimate
+from ope.fqe import Fitted, Target
+from ope.gates import Gate
 from ope.interval import Interval
 from ope.overlap import Overlap
 from ope.samples import Sample
+from ope.setting import Setting
 from ope.trajectories import Sums, Trajectories, pad
-from ope.twin import Certificate, Twin, TwinConfig
-from policy.behaviour import BehaviourConfig
+from ope.twin import Certificate
 
 CLINICIANS = "clinicians"
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 NO_MODEL = "no_model: Q is fitted neither for controls nor to fewer patients than fqe.folds"
 WEIGHTED = ("tipping_gamma", "influence", "discounts")
 """Parts of `Finding.supporting` that rest on wis."""
-
-
-class EvaluationConfig(Config):
-    """What is estimated and what withholds it; fixed, and hashed, before any policy is evaluated."""
-
-    gamma: float = Field(default=0.99, gt=0, le=1)
-    """Discount per decision."""
-    discounts: tuple[float, ...] = (0.95, 1.0)
-    """Other discounts under which the comparison with the clinicians is repeated."""
-    level: float = Field(default=0.95, gt=0.5, lt=1)
-    n_bootstrap: int = Field(default=1000, ge=100, le=100_000)
-    estimators: tuple[str, ...] = tuple(ESTIMATORS)
-    primary: str = "wdr"
-    """The estimator that the verdict reads."""
-    main: str | None = None
-    """The policy that the run's verdict is about; None: conservative_iql, else the first that is not bc."""
-    fqe: FqeConfig | None = FqeConfig()
-    """Fits Q for the model-based estimators; controls do without."""
-    twin: TwinConfig | None = TwinConfig()
-    """Grades the estimators; None: no certificate, and no gate on coverage."""
-    comparison: ComparisonConfig = ComparisonConfig()
-    gates: GateConfig = GateConfig()
-    behaviour: BehaviourConfig = BehaviourConfig()
-    """The model of what clinicians do, which the importance weights divide by."""
-
-    @field_validator("estimators")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in value if name not in ESTIMATORS]
-        if unknown or not value:
-            raise ValueError(f"estimator {unknown} is unknown; known: {', '.join(ESTIMATORS)}")
-        return value
-
-    @field_validator("discounts")
-    @classmethod
-    def _discounts_in_range(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < gamma <= 1 for gamma in value):
-            raise ValueError("a discount must be above 0 and at most 1")
-        return value
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "EvaluationConfig":
-        if self.primary not in self.estimators:
-            raise ValueError(f"primary: {self.primary} is not among the estimators: {', '.join(self.estimators)}")
-        if self.primary in LEAN_ON_MODEL:
-            raise ValueError(f"primary: {self.primary} leans on the model, whose bias its resamples do not show")
-        if self.fqe is None and set(self.estimators) & set(NEED_Q):
-            raise ValueError(f"fqe: null, but {', '.join(set(self.estimators) & set(NEED_Q))} need it")
-        return self
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all policies of one evaluation share."""
-
-    episodes: Episodes
-    behaviour: Float32[np.ndarray, "n a"]
-    clinical: Clinical
-    twin: Twin | None
-    config: EvaluationConfig
-    seed: int
-    allowed: tuple[float, float]
-    self_test: Gate
-    calibration: Gate
-    by_drug: Mapping[str, list[dict[str, float]]]
-    """Calibration of the clinicians' model for each drug's dose bins."""
-    cut: int
-    """Episodes that are cut off: a value without a final value is withheld."""
-    n_behaviour: int
-    """Episodes that the clinicians' model is fitted to."""
-    kept: Pieces | None = None
-    """Where Q, once fitted, outlives this process."""
-
-    @property
-    def read(self) -> Bool[np.ndarray, "n"]:
-        """Whether each decision's dose was read whole: only then does it count as a dose."""
-        return ~self.clinical.decisions.unread
-
-    @property
-    def group(self) -> Int[np.ndarray, "n"]:
-        """The twin's group of each decision; one group where there is no twin."""
-        return self.twin.group if self.twin is not None else np.zeros(self.episodes.n, np.int64)
 
 
 @dataclass(frozen=True)

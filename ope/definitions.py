@@ -17,7 +17,7 @@ from cohort.config import Config
 from cohort.errors import InputError
 from cohort.multiverse import BASE, MultiverseConfig
 from ope import evaluation
-from ope.assessment import EvaluationConfig
+from ope.setting import EvaluationConfig
 
 COHORT, POLICY = "cohort", "policy"
 

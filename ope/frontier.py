@@ -8,7 +8,7 @@ from jaxtyping import Float
 from cohort.episodes import Episodes
 from ope import gates as gating
 from ope import importance, interval, overlap
-from ope.assessment import EvaluationConfig
+from ope.setting import EvaluationConfig
 from ope.trajectories import attainable, pad
 
 ESTIMATOR = "is"

@@ -32,6 +32,8 @@ class BehaviourConfig(TrainConfig):
     evaluate_every: int = Field(default=100, ge=1)
     min_updates: int = Field(default=250, ge=0)
     folds: int = Field(default=5, ge=2, le=50)
+    members: int = Field(default=1, ge=1, le=32)
+    """Networks whose probabilities the evaluation's model averages in each fold: less noise to divide by, more time."""
     """Parts of the patients, each answered by a model fitted on the others; where there are fewer, one patient each."""
     floor: float = Field(default=1e-3, ge=0, lt=1)
     """Least probability of any action in the evaluation's model, by mixing with the uniform distribution."""
@@ -58,8 +60,8 @@ def cross_fit(
     """The evaluation's model: each patient's probabilities come from a model fitted without them.
 
     It also sees the previous action (on a vasopressor the next window has one too in 89% of cases), is
-    temperature-calibrated on patients held out within its own fold, and mixes in `floor` for every action:
-    p = (1 - n_actions floor) model + floor.
+    temperature-calibrated on patients held out within its own fold, the mean of `members` networks, and mixes in
+    `floor` for every action: p = (1 - n_actions floor) model + floor.
 
     Args:
         read: decisions whose dose is known whole; the others are answered for, but nothing is fitted to them.
@@ -96,8 +98,10 @@ def _answered(
 ) -> Float32[np.ndarray, "m a"]:
     """The probabilities of one fold's decisions, by a model of the other folds."""
     others = _rows(seen, (fold != k)[seen.episode] & read)
-    model = fit(others, for_few(config, others), seed)
-    return model.probs(seen.state[(fold == k)[seen.episode]])
+    own, options = seen.state[(fold == k)[seen.episode]], for_few(config, others)
+    models = (fit(others, options, seed + STREAM * member) for member in range(config.members))
+    answers: Float32[np.ndarray, "m a"] = np.mean([model.probs(own) for model in models], axis=0)
+    return answers
 
 
 def predict(

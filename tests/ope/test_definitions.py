@@ -11,8 +11,8 @@ from cohort.config import parse
 from cohort.errors import ArtifactError, InputError
 from cohort.multiverse import MultiverseConfig
 from ope import definitions, evaluation
-from ope.assessment import EvaluationConfig
 from ope.evaluation import Beside
+from ope.setting import EvaluationConfig
 from policy import bc
 from policy.behaviour import BehaviourConfig
 from tests.ope.test_estimates import OPEN

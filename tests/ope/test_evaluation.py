@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cohort import artifact, trajectories
+from cohort import artifact, build, trajectories
 from cohort.config import parse
 from cohort.errors import ArtifactError, ConfigError, InputError
-from ope import evaluation, gates, treated
+from ope import evaluation, gates, self_test, subjects, treated
 from ope.evaluation import Beside, EvaluationConfig
 from ope.fqe import FqeConfig
 from ope.gates import GateConfig
+from ope.hazards import HAZARDS
 from ope.treated import Treated
 from ope.twin import TwinConfig
 from policy.behaviour import BehaviourConfig
@@ -144,7 +145,7 @@ def test_doses_partly_read_are_counted_and_compared_with_nothing(document: dict[
 def test_a_failed_self_test_refuses_every_policy(
     cohort_dir: Path, policies: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(evaluation.self_test.ORACLES, "broken", lambda: iter([("wis", 1.0)]))
+    monkeypatch.setitem(self_test.ORACLES, "broken", lambda: iter([("wis", 1.0)]))
     found = evaluation.run(cohort_dir, policies, EvaluationConfig(gates=OPEN, **QUICK), 0)
     assert found["verdict"]["verdict"] == gates.REFUSED
     assert found["verdict"]["binding"]["code"] == "self_test"
@@ -185,7 +186,7 @@ def test_a_wrong_configuration_is_refused() -> None:
 
 
 def test_a_constant_policy_answers_alike_in_every_state() -> None:
-    probs = evaluation.constant(np.array([0.25, 0.75], np.float32), np.zeros((3, 4)))
+    probs = subjects.constant(np.array([0.25, 0.75], np.float32), np.zeros((3, 4)))
     assert probs.tolist() == [[0.25, 0.75]] * 3
 
 
@@ -206,7 +207,7 @@ def test_what_a_policy_does_is_shown_whatever_it_is_worth(document: dict[str, An
     assert entry["divergence"]["shape"] == [5, 5]
     rows = [row for row in entry["divergence"]["shift"] if row is not None]
     assert all(sum(row[:-1]) == 0 for row in rows)
-    assert {one["name"] for one in entry["hazards"]} == set(evaluation.hazards.HAZARDS)
+    assert {one["name"] for one in entry["hazards"]} == set(HAZARDS)
 
 
 def test_no_cell_holds_fewer_patients_than_allowed(document: dict[str, Any]) -> None:
@@ -252,7 +253,7 @@ def test_the_certificate_grades_every_policy_and_estimator(document: dict[str, A
 
 def test_no_patient_is_named(document: dict[str, Any], cohort_dir: Path) -> None:
     text = json.dumps(document)
-    for patient in set(evaluation.build.episodes(cohort_dir, "evaluate").patient.tolist()):
+    for patient in set(build.episodes(cohort_dir, "evaluate").patient.tolist()):
         assert str(patient) not in text
 
 

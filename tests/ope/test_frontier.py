@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ope import frontier, interval
-from ope.assessment import EvaluationConfig
 from ope.gates import GateConfig
+from ope.setting import EvaluationConfig
 from ope.trajectories import attainable, pad
 from tests.ope import worlds
 from tests.small_run import LENIENT

@@ -101,3 +101,13 @@ def test_nothing_is_fitted_to_decisions_whose_dose_was_not_read_whole() -> None:
     )
     assert behaviour.cross_fit(episodes, TINY, read=~unread)[:, 1].max() < 0.1
     assert behaviour.cross_fit(episodes, TINY)[:, 1].mean() > 0.2
+
+
+def test_members_are_averaged_in_each_fold_and_the_first_is_the_single_one() -> None:
+    episodes = _sticky(60)
+    quick = TINY.model_copy(update={"updates": 50, "floor": 0.0})
+    one, two = (behaviour.cross_fit(episodes, quick.model_copy(update={"members": m}), 3) for m in (1, 2))
+    other = behaviour.cross_fit(episodes, quick.model_copy(update={"members": 1}), 3 + behaviour.STREAM)
+    assert not np.allclose(one, two)
+    assert two.sum(axis=1) == pytest.approx(np.ones(len(two)), abs=1e-5)
+    assert not np.allclose(two, other)
