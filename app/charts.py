@@ -34,6 +34,8 @@ STYLE = """<style>
 .plain caption, .doses caption { text-align: left; font-weight: 600; font-size: .9rem; padding: .3rem 0; }
 .plain th, .plain td { text-align: left; padding: .28rem .5rem; border-bottom: 1px solid rgba(128, 128, 128, .35);
   font-variant-numeric: tabular-nums; overflow-wrap: break-word; vertical-align: top; }
+.wide .plain { font-size: .82rem; } .wide .plain th, .wide .plain td { padding: .28rem .35rem; }
+@media (max-width: 40rem) { .plain th, .plain td, .wide .plain th, .wide .plain td { padding: .28rem .2rem; } }
 .plain.long td { overflow-wrap: anywhere; }
 .plain thead th { font-weight: 600; }
 .doses { border-collapse: separate; border-spacing: 3px; width: 100%; font-size: .8rem; table-layout: fixed; }
@@ -45,7 +47,7 @@ STYLE = """<style>
 .doses td.best { outline: 3px solid currentColor; outline-offset: -3px; font-weight: 700; }
 .doses small { display: block; font-size: .66rem; }
 </style>"""
-_UNIT = re.compile(r"(?<=\d) (?=(?:mL|h|µg/kg/min)\b)")
+_UNIT = re.compile(r"(?<=\d) (?=(?:mL|h)\b)")
 _PARTED = {"unsupported": "unsup\u00adported", "recommended": "recom\u00admended"}
 """Where the marks of a narrow cell may break."""
 _SCROLLED = 5

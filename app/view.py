@@ -223,13 +223,12 @@ def patient_text(rows: pd.DataFrame, hour: float) -> str:
     now = rows[rows[HOUR] == hour].iloc[0]
     missing = int(now["sofa_missing"])
     without = f" ({missing} of 6 organ systems without a value, counted 0)" if missing else ""
-    lines = [
-        f"Stay {now['stay_id']}, {plain(now['unit'], 60)}",
-        f"{now['age_years']:.0f} years, {_sex(now['sex_male'])}, weight {_value(now['weight_kg'], 'kg', 0)}",
-        f"Decision {hour:g} h after the start, {now['time']:%Y-%m-%d %H:%M}",
-        f"SOFA {_value(now['sofa'], 'points', 0)}{without}",
-    ]
-    return "\n".join(lines)
+    return (
+        f"Stay {now['stay_id']}, {plain(now['unit'], 60)}; {now['age_years']:.0f} years, {_sex(now['sex_male'])}, "
+        f"weight {_value(now['weight_kg'], 'kg', 0)}\n"
+        f"Decision {hour:g} h after the start, {now['time']:%Y-%m-%d %H:%M}; "
+        f"SOFA {_value(now['sofa'], 'points', 0)}{without}"
+    )
 
 
 def timeline(rows: pd.DataFrame, until: float, step_hours: float) -> pd.DataFrame:
@@ -395,19 +394,15 @@ def cases(of: Study, card: Card) -> Table | None:
     known = [name for name in CASE_COLUMNS if records["cases"] and name in records["cases"][0]["state"]]
     rows = tuple(
         (
+            "died" if one["died"] else "survived",
             *(_short(one["state"][name]) for name in known),
             f"{one['fluid_ml']:,.0f}",
             f"{one['vasopressor_ug_kg_min']:.2f}",
-            "died" if one["died"] else "survived",
         )
         for one in records["cases"]
     )
-    head = (
-        *(CASE_COLUMNS[name] for name in known),
-        f"IV fluid (mL in {of.dictionary.step_hours:g} h)",
-        PRESSOR,
-        "Outcome",
-    )
+    fluid = f"IV fluid (mL in {of.dictionary.step_hours:g} h)"
+    head = ("Outcome", *(CASE_COLUMNS[name] for name in known), fluid, PRESSOR)
     return Table("The most similar training patients", head, rows)
 
 
