@@ -365,8 +365,12 @@ def little_memory(bench: Bench) -> Finding:
     run = without(bench, "cohort")
     words = resuming(bench, run, "cohort")
     done = suture(bench, *words, limit=(resource.RLIMIT_AS, resident_bytes() + (48 << 20)))
-    found = refused(bench, run, "memory refused", done, 1, "cohort")
-    return found if "not enough memory" in done.said else failed(found, done.error)
+    reused = sum(map(pieces_in, run.rglob(".*.work")))
+    if done.code is not None and done.code < 0:  # where a library asks for memory and does not look at what it got
+        return resumed(bench, run, "memory refused", "cohort", f"ended by the system, signal {-done.code}", reused)
+    right = done.code == 1 and "not enough memory" in done.error
+    found = resumed(bench, run, "memory refused", "cohort", "exit code 1, one line", reused)
+    return found if right else failed(found, done.error[:120])
 
 
 def shifted_clock(bench: Bench) -> Finding:
@@ -381,11 +385,11 @@ def shifted_clock(bench: Bench) -> Finding:
     return finding if not done.returncode else failed(finding, done.stderr.strip()[-120:])
 
 
-def refused(bench: Bench, run: Path, fault: str, done: "Child", code: int, stage: str = RUN) -> Finding:
+def refused(bench: Bench, run: Path, fault: str, done: "Child", code: int) -> Finding:
     """A command that had to end with one line; then it is gone on with under better conditions."""
     right = done.code == code and len(done.said.strip().splitlines()) == 1
     said = f"exit code {code}, one line" if right else f"exit code {done.code}: {done.said.strip()[-160:]}"
-    finding = resumed(bench, run, fault, stage, said, sum(map(pieces_in, run.rglob(".*.work"))))
+    finding = resumed(bench, run, fault, RUN, said, sum(map(pieces_in, run.rglob(".*.work"))))
     return finding if right else failed(finding, "not refused as it should be")
 
 
