@@ -33,7 +33,7 @@ def test_weight_that_is_missing_is_of_patients_whose_return_is_unknown() -> None
 def test_weights_above_one_miss_nothing() -> None:
     log = hand()
     heavy = Log(log.episodes, np.array([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8]]), log.behaviour)
-    assert drawn(heavy, ["wis"])["wis"].unseen == (0.0, 0.0)
+    assert drawn(heavy, ["wis"], 0.5)["wis"].unseen == (0.0, 0.0)
 
 
 def test_what_misses_weight_moves_a_difference_both_ways() -> None:
