@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cohort.sources import SOURCES, SourceConfig, files
-from ope import evaluation
+from ope.subjects import CONTROLS
 from policy.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _costs(request: "Request", stays: int, rows_s: tuple[float, float]) -> dict[
     """Stage -> what it may take: a third off what was measured, and of training what early stopping leaves open."""
     config = request.config
     policies = len(config.learners)
-    treated = (config.rollouts.n_stays if config.rollouts else 0) * (policies + 1 + len(evaluation.CONTROLS))
+    treated = (config.rollouts.n_stays if config.rollouts else 0) * (policies + 1 + len(CONTROLS))
     cohort = _about(6 + 0.0013 * stays)
     found = {
         "tables": _about(3 + 0.003 * stays),
