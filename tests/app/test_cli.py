@@ -20,7 +20,7 @@ from cohort import artifact
 from policy.recommend import Recommendation
 
 COMMANDS = [
-    "run", "simulate", "cohort", "units", "export-meds", "train", "sweep", "lab",
+    "run", "simulate", "cohort", "copy", "units", "export-meds", "train", "sweep", "lab",
     "export-onnx", "evaluate", "report", "recommend", "verify", "app", "bench",
 ]  # fmt: skip
 Suture = Callable[..., Any]
