@@ -18,6 +18,8 @@ _BAR = (
     "<style>.bar-track{fill:#8884}.bar-fill{fill:#0072b2}"
     "@media(prefers-color-scheme:dark){.bar-fill{fill:#56b4e9}}</style>"
 )
+WIDE = 600
+"""Pictures this wide are not shrunk to a telephone: their letters would be too small; they are moved sideways."""
 FIRST = "verdict"
 """What stands before the first heading, from the verdict on."""
 
@@ -28,11 +30,13 @@ def picture(svg: str) -> str:
     told = re.search(r'aria-label="([^"]*)"', opening)
     size = re.search(r'width="\d+" height="\d+"', opening)
     small = 'class="bar"' in opening
+    across = re.search(r'viewBox="0 0 (\d+)', opening)
+    kind = "bar" if small else "drawn wide" if across and int(across.group(1)) >= WIDE else "drawn"
     drawn = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     style = _BAR if small else _style()
     drawn = drawn.replace(">", f">{style}{_HATCH if '#hatch' in svg else ''}", 1)
     return (
-        f'<img class="{"bar" if small else "drawn"}" alt="{told.group(1) if told else ""}" '
+        f'<img class="{kind}" alt="{told.group(1) if told else ""}" '
         f'{size.group(0) if size else ""} src="data:image/svg+xml,{quote(drawn)}">'
     )
 
@@ -46,6 +50,7 @@ def figure(svg: str, caption: str = "") -> str:
 def within(fragment: str) -> str:
     """A piece of the report's HTML for `st.html`: its style reaches nothing else, and plots become images."""
     body = _PICTURE.sub(lambda found: picture(found.group(0)), fragment)
+    body = body.replace("<figure>", '<figure tabindex="0">')  # the keyboard moves what is wider than the screen
     body = re.sub(r'<a href="(?!#)[^"]*">(.*?)</a>', r"\1", body, flags=re.DOTALL)  # files beside the report
     return f'<style>{sheet()}</style><div class="report">{re.sub(" data-at=", " title=", body)}</div>'
 
@@ -70,7 +75,9 @@ def sheet() -> str:
         ".report { background: none; color: inherit; font-family: inherit; font-size: .95rem; } "
         ".report h2 { border-top: 0; margin: 1.2rem 0 .5rem; padding: 0; font-family: inherit; font-size: 1.4rem; } "
         ".report h3, .report .verdict .word { font-family: inherit; } .report dl { padding-left: 0; } "
-        ".report img.drawn { display: block; width: 100%; max-width: 46rem; } .report [title] { cursor: help; }"
+        ".report img.drawn { display: block; width: 100%; max-width: 46rem; } "
+        ".report figure { overflow-x: auto; } @media (max-width: 640px) { .report img.wide { min-width: 34rem; } } "
+        ".report [title] { cursor: help; }"
     )
     return f".report {{ {text} }} {own}"
 

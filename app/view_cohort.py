@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from app import drawing, study
 from app.study import DOSES, HOUR, Problem, Study
-from app.view import Table, feature_name, plain
+from app.view import Table, plain
 from cohort import artifact, trajectories
 from cohort.errors import ArtifactError
 from cohort.features import FEATURES
@@ -95,6 +95,12 @@ def distribution(run: Path, feature: str) -> tuple[str, Table]:
     ]
     alt = f"{name}, share of known values by split; " + "; ".join(f"{row[0]} median {row[4]}" for row in table.rows)
     return str(plots.lines(series, alt, (name, "share of known values, %"), height=220.0)), table
+
+
+def feature_name(feature: str) -> str:
+    """A feature as the report calls it, with its unit."""
+    name, unit = quality_page.named(feature)
+    return f"{name} ({unit})" if unit else name
 
 
 def stays(of: Study) -> list[int]:

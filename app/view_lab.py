@@ -134,7 +134,8 @@ def mapping() -> Table:
 def gridworld(gamma: float, step_reward: float) -> str:
     """The grid as a table; a cell shows V, and the four moves' Q when it is pointed at or focused."""
     value, q = textbook.gridworld(5, gamma, step_reward)
-    low, high = float(value.min()), float(value.max())
+    squares = value.ravel()[:-1]  # the goal, which ends the game, is worth nothing from there on
+    low, high = float(squares.min()), float(squares.max())
     rows = "".join(
         "<tr>" + "".join(_square(value, q, row, column, low, high) for column in range(len(value))) + "</tr>"
         for row in range(len(value))

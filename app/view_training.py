@@ -82,10 +82,11 @@ def monitored(name: str, found: Curves, notes: Mapping[str, Any] | None) -> Moni
     names = {"q_max": "largest Q", "q_best_mean": "mean best Q", "return_mean": "mean logged return"}
     series = [_series(label, found[measure]) for measure, label in names.items() if measure in found]
     high = float(notes["bound_high"])
+    guess = f"; a guess that is {notes['epsilon']:.2g} too high in each backup would do it, by ε/(1−γ)"
     told = (
         f"{name}: {notes['verdict']}. The largest value it believed in is {notes['q_max']:.2f}; the rewards allow "
         f"{high:.2f}. In {notes['q_above']:.1%} of the states looked at the best value lay above that, at update "
-        f"{notes['update']:g}; a guess that is {notes['epsilon']:.2g} too high in each backup would do it, by ε/(1−γ)."
+        f"{notes['update']:g}{guess if notes['epsilon'] > 0 else ''}."
     )
     limit = (high, f"most that the rewards allow: {high:.2f}")
     return Monitored(str(plots.lines(series, told, ("updates", "value"), floor=limit, height=200.0)), told)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import charts, drawing, view, view_cohort
+from app import charts, drawing, view_cohort
 from app.pages.context import Context, show_problem
 from app.study import Problem
 from app.view import Table
@@ -22,7 +22,7 @@ def show(context: Context) -> None:
         for section in found.values():
             st.html(section)
     st.header("Distribution by split")
-    feature: str = st.selectbox("Feature", sorted(FEATURES), key="feature", format_func=view.feature_name)
+    feature: str = st.selectbox("Feature", sorted(FEATURES), key="feature", format_func=view_cohort.feature_name)
     picture, table = _distribution(run, digest, feature)
     if picture:
         st.html(drawing.figure(picture, "Known values only; the middle 99% of them."))

@@ -34,7 +34,9 @@ def _curves(context: Context) -> None:
         show_problem(found, level=2)
         return
     st.caption("From the run's MLflow store, which is a copy; `make mlflow` opens it whole.")
-    name: str = st.selectbox("Policy", sorted(found), key="curve")
+    names = sorted(found)
+    main = context.study.policy_name
+    name: str = st.selectbox("Policy", names, names.index(main) if main in names else 0, key="curve")
     left, right = st.columns(2, gap="large")
     left.html(drawing.figure(view_training.losses(name, found[name]), "Losses on training and on held-out patients."))
     watched = view_training.monitored(name, found[name], view_training.notes(run, name).get("overestimation"))

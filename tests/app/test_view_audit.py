@@ -52,9 +52,16 @@ def test_every_section_of_a_report_is_found_by_its_anchor(run: Path) -> None:
 
 def test_a_picture_keeps_its_spoken_name_and_carries_its_style() -> None:
     drawn = drawing.picture(str(plots.lines([Series("a", [0, 1], [0, 1])], "goes <up>", ("x", "y"))))
-    assert drawn.startswith('<img class="drawn" alt="goes &lt;up&gt;"')
+    assert drawn.startswith('<img class="drawn wide" alt="goes &lt;up&gt;"')
     assert "prefers-color-scheme" in drawn
     assert drawn.count("<") == 1
+
+
+def test_only_wide_pictures_are_moved_sideways_instead_of_shrunk() -> None:
+    wide = '<svg class="plot" viewBox="0 0 720 300" role="img" aria-label="x"></svg>'
+    assert 'class="drawn wide"' in drawing.picture(wide)
+    assert 'class="drawn"' in drawing.picture(wide.replace("720", "300"))
+    assert '<figure tabindex="0">' in drawing.figure(wide)
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(run: Path, tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def test_the_grid_shows_v_and_on_pointing_the_four_moves() -> None:
     assert f"{textbook.gridworld(5, 0.5)[0][0, 0]:.2f}" in view_lab.gridworld(0.5, 0.0)
 
 
+def test_low_squares_are_orange_and_high_ones_blue() -> None:
+    colours = re.findall(r"background-color: rgba\((\d+), \d+, \d+, ([0-9.]+)\)", view_lab.gridworld(0.9, 0.0))[:-1]
+    assert colours[0] == ("213", "0.50"), "the farthest square"
+    assert colours[-1] == ("27", "0.50"), "the square before the goal"
+    assert sum(red == "213" for red, _ in colours) >= 8
+
+
 def test_a_wider_log_lifts_the_offline_line() -> None:
     def offline(told: str) -> float:
         return float(re.findall(r"offline ([0-9.]+)", told)[0])
