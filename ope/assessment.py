@@ -26,7 +26,7 @@ from ope.twin import Certificate
 CLINICIANS = "clinicians"
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 NO_MODEL = "no_model: Q is fitted neither for controls nor to fewer patients than fqe.folds"
-WEIGHTED = ("tipping_gamma", "influence", "discounts")
+WEIGHTED = ("tipping_gamma", "discounts")
 """Parts of `Finding.supporting` that rest on wis."""
 
 
@@ -169,9 +169,10 @@ def _supporting(t: Trajectories, found: Comparison, fitted: Fitted | None, setti
 
 
 def _influence(t: Trajectories, found: Comparison, setting: Setting) -> dict[str, Any]:
-    """How few patients wis hangs on, and the weightiest cases without anything that identifies them."""
-    episodes = setting.episodes
-    measured = influence.of_difference(importance.wis(t), importance.logged(t), episodes.patient)
+    """How few patients the verdict's estimate hangs on, and who they are without anything that identifies them."""
+    episodes, primary = setting.episodes, setting.config.primary
+    name = "wis" if t.q is None and primary in NEED_Q else primary
+    measured = influence.of_difference(ESTIMATORS[name](t), importance.logged(t), episodes.patient)
     names, place = np.unique(episodes.patient, return_inverse=True)
     weight = np.bincount(place, t.weight[:, -1], len(names))
     cases = []
@@ -188,7 +189,7 @@ def _influence(t: Trajectories, found: Comparison, setting: Setting) -> dict[str
                 "largest_ratio": float(found.ratio[rows].max()),
             }
         )
-    return {"estimator": "wis", "flips_after": measured.flips_after, "cases": cases}
+    return {"estimator": name, "flips_after": measured.flips_after, "cases": cases}
 
 
 def _at_discount(found: Comparison, gamma: float, setting: Setting) -> dict[str, Any]:

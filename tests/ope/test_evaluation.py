@@ -198,6 +198,13 @@ def test_what_supports_a_number_is_withheld_with_it(document: dict[str, Any], op
     shown = [entry["supporting"] for entry in opened["policies"].values() if entry.get("supporting")]
     assert shown
     assert set(shown[0]) == {"tipping_gamma", "influence", "lower_bound", "discounts", "poorly_supported_gain"}
+    hangs_on = shown[0]["influence"]
+    assert hangs_on["estimator"] == opened["config"]["primary"] == "wdr"
+    changes = [abs(case["change"]) for case in hangs_on["cases"]]
+    assert len(changes) == 5
+    assert changes == sorted(changes, reverse=True)
+    for case in hangs_on["cases"]:
+        assert set(case) == {"change", "weight_share", "return", "decisions", "mean_agreement", "largest_ratio"}
     assert np.sum(opened["ranks"]["probability"], axis=0) == pytest.approx(np.ones(len(opened["ranks"]["policies"])))
 
 
