@@ -313,15 +313,13 @@ def read_only(bench: Bench) -> Finding:
 
 def forbidden(bench: Bench) -> Finding:
     """The output belongs to somebody else; asked by a process that is not root."""
-    run = without(bench, RUN)
-    run.parent.chmod(0o755)
-    run.mkdir(mode=0o555)
-    if os.geteuid():
-        done = suture(bench, "run", bench.config, "--out", run)
-    else:
-        done = suture(bench, "run", bench.config, "--out", run, user=NOBODY)
-    run.chmod(0o755)
-    return refused(bench, run, "a directory without permission", done, 4)
+    with tempfile.TemporaryDirectory() as folder:  # one that others may look into
+        Path(folder).chmod(0o755)
+        config, run = Path(shutil.copy(bench.config, folder)), Path(folder) / "run"
+        run.mkdir(mode=0o555)
+        done = suture(bench, "run", config, "--out", run, user=None if os.geteuid() else NOBODY)
+        run.chmod(0o755)
+        return refused(bench, run, "a directory without permission", done, 4)
 
 
 def second_run(bench: Bench) -> Finding:
