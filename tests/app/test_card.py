@@ -82,11 +82,10 @@ def test_the_same_question_gives_the_same_bytes_in_a_run_opened_anew(run: Path, 
     assert opened.model == again.model
 
 
-def test_the_inputs_digest_changes_with_any_value_the_policy_saw(opened: Study, shown: Card) -> None:
-    decisions = opened.decisions.copy()
-    at = (decisions["stay_id"] == shown.stay_id) & (decisions[HOUR] == shown.hour)
-    decisions.loc[at, "previous_action"] = (decisions.loc[at, "previous_action"] + 1) % 25
-    assert card.make(replace(opened, decisions=decisions), shown.stay_id, shown.hour).input != shown.input
+def test_the_inputs_digest_changes_with_what_was_known_at_the_decision(opened: Study, shown: Card) -> None:
+    stays = opened.stays.copy()
+    stays.loc[stays["stay_id"] == shown.stay_id, "anchor"] += pd.Timedelta(hours=1)
+    assert card.make(replace(opened, stays=stays), shown.stay_id, shown.hour).input != shown.input
 
 
 def test_a_patient_of_another_split_or_hour_is_refused_without_naming_them(opened: Study) -> None:
