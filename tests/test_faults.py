@@ -57,7 +57,7 @@ def test_a_wrong_clock_changes_nothing(faults: ModuleType, bench) -> None:  # ty
     assert found.ok, found
 
 
-@pytest.mark.parametrize("fault", ["stale", "forbidden", "read_only", "little_memory"])
+@pytest.mark.parametrize("fault", ["stale", "forbidden", "read_only"])
 def test_what_stands_in_a_runs_way_is_said_in_a_line_or_cleared_and_loses_nothing(
     faults: ModuleType,
     bench,  # type: ignore[no-untyped-def]
