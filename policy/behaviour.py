@@ -32,9 +32,9 @@ class BehaviourConfig(TrainConfig):
     evaluate_every: int = Field(default=100, ge=1)
     min_updates: int = Field(default=250, ge=0)
     folds: int = Field(default=5, ge=2, le=50)
+    """Parts of the patients, each answered by a model fitted on the others; where there are fewer, one patient each."""
     members: int = Field(default=1, ge=1, le=32)
     """Networks whose probabilities the evaluation's model averages in each fold: less noise to divide by, more time."""
-    """Parts of the patients, each answered by a model fitted on the others; where there are fewer, one patient each."""
     floor: float = Field(default=1e-3, ge=0, lt=1)
     """Least probability of any action in the evaluation's model, by mixing with the uniform distribution."""
 

@@ -15,7 +15,7 @@ from app.study import Study
 from cohort import artifact
 from tests import small_run
 from tests.app import browsing, postgres
-from tests.app.test_app_browser import at_eight, enter, open_stay, recommended
+from tests.app.test_app_browser import at_eight, enter, open_stay, recommended, reject_vasopressor
 
 pytestmark = [*browsing.NEEDS_CHROMIUM, pytest.mark.slow]
 Suture = Callable[..., Any]
@@ -95,9 +95,5 @@ def _answer(browser: Any, address: str, stay: int, fluid: str, vasopressor: str)
         page.get_by_label("IV fluid instead").press("Tab")
         page.get_by_role("button", name="Record: IV fluid").click()
         page.get_by_text("IV fluid: recorded.").wait_for()
-        page.get_by_role("radiogroup", name="Vasopressor: your answer").get_by_text("reject").click()
-        page.get_by_role("combobox", name="Vasopressor: reason").fill("contraindication")
-        page.get_by_role("option", name="Patient has contraindication").click()
-        page.get_by_role("button", name="Record: Vasopressor").click()
-        page.get_by_text("Vasopressor: recorded.").wait_for()
+        reject_vasopressor(page)
         return str(page.get_by_text("Card ", exact=False).last.inner_text()).removeprefix("Card ")

@@ -102,6 +102,15 @@ def open_stay(page: Any, stay: int, hour: float) -> None:
     page.get_by_text(f"Decision {hour:g} h after the start").wait_for()
 
 
+def reject_vasopressor(page: Any) -> None:
+    """Answer the card on the page: no vasopressor, the patient has a contraindication."""
+    page.get_by_role("radiogroup", name="Vasopressor: your answer").get_by_text("reject").click()
+    page.get_by_role("combobox", name="Vasopressor: reason").fill("contraindication")
+    page.get_by_role("option", name="Patient has contraindication").click()
+    page.get_by_role("button", name="Record: Vasopressor").click()
+    page.get_by_text("Vasopressor: recorded.").wait_for()
+
+
 def at_eight(page: Any) -> None:
     """The worklist at 8 h: the slider is moved with the keyboard."""
     slide(page, "8 h", "ArrowLeft")
@@ -167,11 +176,7 @@ def test_defer_and_reject_are_kept_with_their_reasons(
     page.get_by_role("radiogroup", name="IV fluid: your answer").get_by_text("defer").click()
     page.get_by_role("button", name="Record: IV fluid").click()
     page.get_by_text("IV fluid: recorded.").wait_for()
-    page.get_by_role("radiogroup", name="Vasopressor: your answer").get_by_text("reject").click()
-    page.get_by_role("combobox", name="Vasopressor: reason").fill("contraindication")
-    page.get_by_role("option", name="Patient has contraindication").click()
-    page.get_by_role("button", name="Record: Vasopressor").click()
-    page.get_by_text("Vasopressor: recorded.").wait_for()
+    reject_vasopressor(page)
     last = [entry.body for entry in entries(run, told) if entry.kind == "response"][-2:]
     assert [one["answer"] for one in last] == ["defer", "reject"]
     assert last[0]["recheck_h"] == 0.5
