@@ -4,6 +4,7 @@ Spark only hands out the work: tasks and results are small, and what is read and
 driver and the executors both see. Whatever engine did it, the bytes are the same.
 """
 
+import math
 import os
 import pickle
 import re
@@ -14,6 +15,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,9 +30,11 @@ from cohort.config import Config
 from cohort.errors import SutureError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 ANSWER_SECONDS = 5.0
+_JOBS = 20
+"""Jobs that work is handed out in at once: so often it can be said how far it is."""
 _TASKS, _RESULTS = "number bigint, task binary", "number bigint, result binary"
 
 
@@ -161,27 +165,36 @@ class _Discreet:
 
 
 def _each(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`work` of each item in a partition of its own; results in the items' order, once all are there."""
+    """`work` of each item in a partition of its own; results in the items' order, as soon as a twentieth is there."""
     from pyspark.errors import PySparkException
 
-    if not items:
-        return
-    tasks = session.sparkContext.parallelize(
-        [(number, bytearray(pickle.dumps(item))) for number, item in enumerate(items)], len(items)
-    )
-    try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about pandas, which has no part in it
-            done = session.createDataFrame(tasks, _TASKS).mapInArrow(partial(_perform, work), _RESULTS).collect()
-    except PySparkException:
-        raise SutureError(
-            "the Spark cluster gave up a shard (an executor out of memory or lost?); "
-            "try smaller shards or a larger spark.executor_memory_mb"
-        ) from None
-    for row in sorted(done, key=lambda row: row.number):
-        result = pickle.loads(row.result)
-        if isinstance(result, SutureError):
-            raise result
-        yield result
+    lot = math.ceil(len(items) / _JOBS) or 1
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about pandas, which has no part in it
+        jobs = [_job(session, work, items[start : start + lot]) for start in range(0, len(items), lot)]
+    with ThreadPoolExecutor(
+        max(len(jobs), 1)
+    ) as threads:  # all at once, so that no executor waits for a lot's last item
+        try:
+            for done in [threads.submit(job.collect) for job in jobs]:
+                for row in sorted(done.result(), key=lambda row: row.number):
+                    result = pickle.loads(row.result)
+                    if isinstance(result, SutureError):
+                        raise result
+                    yield result
+        except PySparkException:
+            raise SutureError(
+                "the Spark cluster gave up a shard (an executor out of memory or lost?); "
+                "try smaller shards or a larger spark.executor_memory_mb"
+            ) from None
+        finally:
+            session.sparkContext.cancelAllJobs()  # those of an iteration that is left early
+
+
+def _job(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[Any]) -> "DataFrame":
+    """What the cluster is to do, a partition an item; begun by whoever collects it."""
+    tasks = [(number, bytearray(pickle.dumps(item))) for number, item in enumerate(items)]
+    rows = session.sparkContext.parallelize(tasks, len(tasks))
+    return session.createDataFrame(rows, _TASKS).mapInArrow(partial(_perform, work), _RESULTS)
 
 
 def _perform(work: Callable[[Any], Any], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from cohort.spark import SparkConfig, engine
 needs_java = pytest.mark.skipif(
     shutil.which("java") is None or find_spec("pyspark") is None, reason="Java or the extra `spark` is not installed"
 )
+ROOT = Path(__file__).resolve().parents[2]
 HOSPITAL = hospital.HospitalConfig(n_stays=24, shard_stays=8)
 SOURCE = sources.SourceConfig(kind="mimic_iv", shard_stays=8)
 
@@ -44,6 +46,16 @@ def odd(limit: int, number: int) -> np.ndarray:
     return np.arange(number) if number >= 0 else np.arange(0)[10_000_032]
 
 
+def waiting(file: Path, number: int) -> int:
+    """The number; the last one's work goes on until the file is there, which it says where it never is."""
+    end = time.monotonic() + 60
+    while number == 39 and not file.exists():
+        if time.monotonic() > end:
+            return -1
+        time.sleep(0.05)
+    return number
+
+
 @needs_java
 @pytest.mark.slow
 def test_spark_gives_the_bytes_that_this_machines_processes_give(tmp_path: Path) -> None:
@@ -57,6 +69,10 @@ def test_spark_gives_the_bytes_that_this_machines_processes_give(tmp_path: Path)
         with pytest.raises(SutureError, match="gave up a shard") as caught:
             list(workers.each(partial(odd, 2), [-1], 1))
         assert "10000032" not in str(caught.value)
+        begun = workers.each(partial(waiting, tmp_path / "first"), range(40), 1)
+        assert next(begun) == 0
+        (tmp_path / "first").touch()
+        assert list(begun) == list(range(1, 40))
     assert sorted(path.name for path in (tmp_path / "spark").iterdir()) == ["canonical", "cohort", "tables", "truth"]
 
 
@@ -64,22 +80,51 @@ def test_spark_gives_the_bytes_that_this_machines_processes_give(tmp_path: Path)
 @pytest.mark.slow
 def test_an_executor_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
     """Real executors, processes of their own: one is killed once a first shard is there, and the bytes are the same."""
+    simulated(tmp_path / "local", tmp_path / "local-work")
+    simulated_while_one_is_killed(tmp_path, "local-cluster[2,1,1024]", lambda pid: os.kill(pid, signal.SIGKILL))
+    assert hashes(tmp_path / "spark") == hashes(tmp_path / "local")
+
+
+@needs_java
+@pytest.mark.slow
+def test_a_worker_that_is_lost_with_its_executor_costs_nothing_but_time(
+    tmp_path: Path, cluster: Callable[[Path], AbstractContextManager[str]]
+) -> None:
+    """Spark's own master and two workers: one of them, its executor with it, is gone once a first shard is there."""
+    simulated(tmp_path / "local", tmp_path / "local-work")
+    with cluster(tmp_path / "cluster") as master:
+        simulated_while_one_is_killed(tmp_path, master, lambda pid: os.killpg(os.getpgid(pid), signal.SIGKILL))
+    assert hashes(tmp_path / "spark") == hashes(tmp_path / "local")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], AbstractContextManager[str]]:
+    """What starts a cluster on this machine: the benchmark's."""
+    spec = spec_from_file_location("cluster", ROOT / "benchmarks" / "cluster.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "cluster", module)  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module.cluster  # type: ignore[no-any-return]
+
+
+def simulated_while_one_is_killed(folder: Path, master: str, kill: Callable[[int], None]) -> None:
+    """A hospital made on a cluster, one of whose executors is `kill`ed once a first shard is there."""
     killed: list[int] = []
 
-    def kill() -> None:
-        while not list((tmp_path / "work").glob("[!.]*")):
+    def wait_and_kill() -> None:
+        while not list((folder / "work").glob("[!.]*")):
             time.sleep(0.05)
         killed.append(executors()[0])
-        os.kill(killed[0], signal.SIGKILL)
+        kill(killed[0])
 
-    simulated(tmp_path / "local", tmp_path / "local-work")
-    with engine(SparkConfig(master="local-cluster[2,1,1024]")):
-        killer = threading.Thread(target=kill)
+    with engine(SparkConfig(master=master)):
+        killer = threading.Thread(target=wait_and_kill)
         killer.start()
-        simulated(tmp_path / "spark", tmp_path / "work")
+        simulated(folder / "spark", folder / "work")
         killer.join()
     assert killed
-    assert hashes(tmp_path / "spark") == hashes(tmp_path / "local")
 
 
 def simulated(out: Path, work: Path) -> None:
