@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from app.run import Request
 
 UPDATE_MS = {
-    "behaviour": 1.6, "bc": 2.4, "filtered_bc": 1.9, "awr": 4.7, "awac": 14.7, "iql": 13.5, "conservative_iql": 14.0,
-    "cql": 19.1, "bcq": 18.6, "bear": 13.8, "dqn": 13.2, "sac": 16.6, "dpo": 4.6,
+    "behaviour": 1.1, "bc": 2.0, "filtered_bc": 1.7, "awr": 4.0, "awac": 10.8, "iql": 10.3, "conservative_iql": 9.7,
+    "cql": 12.1, "bcq": 11.1, "bear": 9.5, "dqn": 8.0, "sac": 10.9, "dpo": 2.3,
 }  # fmt: skip
-"""Processor milliseconds of an update of 256 decisions in networks of 256 x 256: configs/hospital.yaml, 50,000 stays,
-two cores, 2026-11-22 (its run.json over the updates in its manifests); those of other sizes in proportion."""
+"""Processor milliseconds of an update of 256 decisions in networks of 256 x 256, with the looks at held-out patients:
+configs/hospital.yaml with 20,000 stays, two cores, 2026-11-22 (run.json over the updates in the manifests). With 5,000
+stays it was up to a quarter less, with 50,000 a quarter to two fifths more. Networks of other sizes in proportion."""
 ROWS_PER_SECOND = 1.3e6
 """Chart rows that are read in a processor second (benchmarks/ingest.py)."""
 ROW_BYTES = {".csv": (60, 150), ".gz": (7, 30), ".parquet": (5, 30)}
