@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import Field
 
-from cohort import workers
+from cohort import artifact, workers
 from cohort.config import Config
 from cohort.errors import SutureError
 
@@ -67,7 +67,7 @@ def engine(config: SparkConfig) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="suture-spark-") as scratch, _environment(environment):
         session = _session(config, scratch)
         try:
-            with workers.done_by(partial(_each, session)):
+            with workers.done_by(partial(_each, session, config)):
                 yield
         finally:
             session.stop()
@@ -159,21 +159,29 @@ class _Discreet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and not issubclass(kind, SutureError):
-            last = traceback.extract_tb(trace)[-1]
-            raise RuntimeError(f"a defect ({kind.__name__} at {Path(last.filename).name}:{last.lineno})") from None
+        if kind is None or issubclass(kind, SutureError):
+            return
+        last = traceback.extract_tb(trace)[-1]
+        told = f"({kind.__name__} at {Path(last.filename).name}:{last.lineno})"
+        if issubclass(kind, FileNotFoundError):
+            raise SutureError(
+                f"{socket.gethostname()}: an executor misses a file {told}; "
+                "do all nodes see the run and the tables at the path where the driver sees them?"
+            ) from None
+        raise RuntimeError(f"a defect {told}") from None
 
 
-def _each(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def _each(
+    session: "SparkSession", config: SparkConfig, work: Callable[[Any], Any], items: Sequence[Any]
+) -> Iterator[Any]:
     """`work` of each item in a partition of its own; results in the items' order, as soon as a twentieth is there."""
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     lot = math.ceil(len(items) / _JOBS) or 1
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about pandas, which has no part in it
         jobs = [_job(session, work, items[start : start + lot]) for start in range(0, len(items), lot)]
-    with ThreadPoolExecutor(
-        max(len(jobs), 1)
-    ) as threads:  # all at once, so that no executor waits for a lot's last item
+    with ThreadPoolExecutor(max(len(jobs), 1)) as threads:  # all at once, so that no executor waits for a lot's last
         try:
             for done in [threads.submit(job.collect) for job in jobs]:
                 for row in sorted(done.result(), key=lambda row: row.number):
@@ -181,11 +189,8 @@ def _each(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[A
                     if isinstance(result, SutureError):
                         raise result
                     yield result
-        except PySparkException:
-            raise SutureError(
-                "the Spark cluster gave up a shard (an executor out of memory or lost?); "
-                "try smaller shards or a larger spark.executor_memory_mb"
-            ) from None
+        except (PySparkException, Py4JError) as error:
+            raise SutureError(_reason(str(error), config)) from None
         finally:
             session.sparkContext.cancelAllJobs()  # those of an iteration that is left early
 
@@ -194,16 +199,48 @@ def _job(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[An
     """What the cluster is to do, a partition an item; begun by whoever collects it."""
     tasks = [(number, bytearray(pickle.dumps(item))) for number, item in enumerate(items)]
     rows = session.sparkContext.parallelize(tasks, len(tasks))
-    return session.createDataFrame(rows, _TASKS).mapInArrow(partial(_perform, work), _RESULTS)
+    return session.createDataFrame(rows, _TASKS).mapInArrow(partial(_perform, work, _code()), _RESULTS)
 
 
-def _perform(work: Callable[[Any], Any], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _reason(said: str, config: SparkConfig) -> str:
+    """Why a cluster gave up, by what it said; none of that is quoted but a module's name."""
+    python = f"spark.python: {config.python or sys.executable}"
+    if "Cannot run program" in said:
+        return f"{python}: an executor cannot start it; name a Python that is there on every node"
+    if "PYTHON_VERSION_MISMATCH" in said:
+        return f"{python}: another Python than the driver's {sys.version_info.major}.{sys.version_info.minor}"
+    missing = re.search(r"No module named '([\w.]+)'", said)
+    if missing:
+        return (
+            f"{python}: an executor misses the module {missing[1]}; install Suture with its extra `spark` on every node"
+        )
+    return (
+        "the Spark cluster gave up a shard (an executor out of memory or lost?); "
+        "try smaller shards or a larger spark.executor_memory_mb"
+    )
+
+
+def _code() -> dict[str, Any]:
+    """What decides a result besides its input: Suture's sources and the libraries that calculate."""
+    code = artifact.code()
+    return {"Suture": code["sources"], **code["packages"]}
+
+
+def _perform(
+    work: Callable[[Any], Any], code: Mapping[str, Any], batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """An executor's side: what the user can mend comes back as a result, so that Spark does not try it again."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
+    others = [name for name, value in _code().items() if value != code[name]]
     for batch in batches:
         for number, task in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
             try:
+                if others:
+                    raise SutureError(
+                        f"{socket.gethostname()}: an executor has another version of {', '.join(others)} than the "
+                        "driver; install the same on every node"
+                    )
                 with _Discreet():
                     result = work(pickle.loads(task))
             except SutureError as error:

@@ -1,23 +1,25 @@
 """Spark: the same bytes as this machine's processes, and one line where there is no cluster."""
 
 import os
+import pickle
 import shutil
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from cohort import artifact, build, hospital, sources, workers
+from cohort import artifact, build, hospital, sources, spark, workers
 from cohort.build import CohortConfig
 from cohort.errors import InputError, SutureError
 from cohort.spark import SparkConfig, engine
@@ -144,6 +146,48 @@ def executors() -> list[int]:
         for listing in Path(f"/proc/{pid}/task").glob("*/children"):
             found += [int(child) for child in listing.read_text().split()]
     return [pid for pid in found if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def performed(work: Callable[[int], object], code: Mapping[str, object] | None = None) -> object:
+    """What an executor answers to one task."""
+    task = pa.RecordBatch.from_pydict({"number": [0], "task": [pickle.dumps(1)]})
+    answer = next(spark._perform(work, spark._code() if code is None else code, iter([task])))
+    return pickle.loads(answer.column(1)[0].as_py())
+
+
+def test_an_executor_with_other_code_or_libraries_makes_nothing() -> None:
+    assert performed(abs) == 1
+    told = performed(lambda _: pytest.fail("it was made"), {**spark._code(), "Suture": {}, "numpy": "0.1"})
+    assert isinstance(told, SutureError)
+    assert "another version of Suture, numpy than the driver" in str(told)
+
+
+def test_an_executor_that_misses_a_file_asks_whether_it_sees_the_run(tmp_path: Path) -> None:
+    told = performed(lambda number: (tmp_path / f"patient-{number}").read_text())
+    assert isinstance(told, SutureError)
+    assert "do all nodes see the run and the tables at the path where the driver sees them?" in str(told)
+    assert "patient" not in str(told)
+
+
+@needs_java
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "an executor cannot start it"),
+        (f'#!/bin/sh\nexec {sys.executable} -S "$@"\n', r"misses the module \w+"),  # without any site's packages
+    ],
+)
+def test_a_python_that_executors_cannot_use_is_one_line(tmp_path: Path, content: str | None, told: str) -> None:
+    python = tmp_path / "python"
+    if content is not None:
+        python.write_text(content)
+        python.chmod(0o755)
+    with (
+        pytest.raises(SutureError, match=rf"^spark\.python: {python}: .*{told}"),
+        engine(SparkConfig(master="local[2]", python=str(python))),
+    ):
+        list(workers.each(abs, [1, 2], 1))
 
 
 def test_all_work_in_an_engines_block_is_its_own() -> None:
