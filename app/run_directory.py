@@ -72,8 +72,9 @@ def opened(out: Path, new: bool = False) -> Iterator[RunDirectory]:
     try:
         with _locked(out):
             directory = RunDirectory(out)
-            for draft in out.glob(f".{RECORD}.tmp-*"):  # of a process that was killed: this one holds the lock
-                draft.unlink()
+            for name in (RECORD, STORE[0]):  # of a process that was killed: this one holds the lock
+                for draft in out.glob(f".{name}.tmp-*"):  # SQLite's journal of a draft too
+                    draft.unlink()
             if not (out / RECORD).exists():
                 directory.update(created=datetime.now(UTC).isoformat(timespec="seconds"), stages={})
             try:

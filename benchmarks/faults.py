@@ -276,7 +276,8 @@ def stale(bench: Bench) -> Finding:
     for name in (".cohort.tmp-999999", ".truth.tmp-1", "policy/.iql.tmp-999999", ".cohort.work/.frames.tmp-0"):
         (run / name).mkdir(parents=True)
         (run / name / "rows").write_bytes(b"half a row")
-    (run / ".run.json.tmp-999999").write_text("{")
+    for name in (".run.json.tmp-999999", ".mlflow.db.tmp-999999", ".mlflow.db.tmp-999999-journal"):
+        (run / name).write_text("{")
     (run / ".cohort.work" / "identity").write_text("of another configuration")
     (run / "tables").rename(run / ".tables.old-999999")
     return resumed(bench, run, "directories of dead processes", RUN, "their names and the lock", 0)

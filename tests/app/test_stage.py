@@ -130,6 +130,14 @@ def test_a_new_run_refuses_a_directory_with_a_run(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("draft", [".run.json.tmp-4711", ".mlflow.db.tmp-4711", ".mlflow.db.tmp-4711-journal"])
+def test_what_a_killed_process_left_of_the_runs_own_files_goes(tmp_path: Path, draft: str) -> None:
+    made(tmp_path / "run", counting())
+    (tmp_path / "run" / draft).write_text("{")
+    with opened(tmp_path / "run"):
+        assert not (tmp_path / "run" / draft).exists()
+
+
 def test_a_directory_that_holds_something_else_is_never_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     for existing in Existing:
