@@ -264,8 +264,11 @@ def _client(store: Path) -> "MlflowClient":
 
 
 def _experiment(client: "MlflowClient", run: Path) -> str:
+    """The store's experiment; its entries that a killed process left unfinished are marked so."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
+        for left in client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'"):
+            client.set_terminated(left.info.run_id, "KILLED")  # the caller holds the run's lock: nobody else writes
         return str(found.experiment_id)
     return str(client.create_experiment(EXPERIMENT, artifact_location=_artifacts(run)))
 

@@ -67,8 +67,11 @@ def test_telemetry_is_off(stored) -> None:  # type: ignore[no-untyped-def]
 def test_a_second_record_goes_into_the_same_store(tiny_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(tiny_run, copy, ignore=shutil.ignore_patterns("tables", "truth", "canonical"))
+    with tracking._store(copy) as client:
+        left = client.create_run(tracking._experiment(client, copy)).info.run_id  # as by a process that was killed
     first, second = tracking.record(copy, "tiny"), tracking.record(copy, "tiny")
     assert first != second
+    assert [client.get_run(one).info.status for one in (left, first, second)] == ["KILLED", "FINISHED", "FINISHED"]
 
 
 def test_a_damaged_store_is_one_line_and_leaves_the_run(tiny_run: Path, tmp_path: Path) -> None:
