@@ -222,6 +222,7 @@ def damages(bench: Bench, _kills: int, _rng: random.Random) -> Iterator[Finding]
 def starvation(bench: Bench, _kills: int, _rng: random.Random) -> Iterator[Finding]:
     """No room, no permission, no memory, no directory of one's own, no clock."""
     yield from full_disk(bench)
+    yield from (full_disk_in(bench, stage) for stage in STAGES)
     yield read_only(bench)
     yield forbidden(bench)
     yield second_run(bench)
@@ -287,7 +288,7 @@ def full_disk(bench: Bench) -> Iterator[Finding]:
     """A file system with too little room; more room follows, and the run is gone on with."""
     size = sum(file.stat().st_size for file in bench.whole.rglob("*") if file.is_file()) / 1e6
     for share in (0.05, 0.2, 0.4, 0.6, 0.8):
-        with small_disk(bench.folder / "small", max(int(size * share), 1)) as (disk, grow):
+        with small_disk(bench.folder / "small", max(int(size * share), 1)) as (disk, resize):
             if disk is None:
                 yield NOT_MOUNTED
                 return
@@ -295,20 +296,39 @@ def full_disk(bench: Bench) -> Iterator[Finding]:
             done = suture(bench, "run", bench.config, "--out", run)
             said = "exit code 4, one line" if done.code == 4 and "cannot be written" in done.error else done.error[:120]
             stage = next((name for name in (*STAGES, "mlflow.db") if f"{run / name}: " in done.error), RUN)
-            grow()
+            resize()
             finding = resumed(
                 bench, run, "full disk", stage, said, sum(map(pieces_in, run.rglob(".*.work"))), whole=True
             )
             yield finding if done.code in {0, 4} else failed(finding, f"exit code {done.code}")
 
 
+def full_disk_in(bench: Bench, stage: str) -> Finding:
+    """Room for half of what a stage alone writes; then room for all."""
+    with small_disk(bench.folder / "small", 512) as (disk, resize):
+        if disk is None:
+            return NOT_MOUNTED
+        run = disk / "run"
+        shutil.copytree(without(bench, stage), run)
+        state = os.statvfs(disk)
+        own = sum(path.stat().st_size for path in (bench.swept / stage).rglob("*"))
+        resize((state.f_blocks - state.f_bfree) * state.f_frsize + own // 2)
+        done = suture(bench, *resuming(bench, run, stage))
+        named = f"error: {run}/" in done.error and ": cannot be written" in done.error
+        resize()
+        reused = sum(map(pieces_in, run.rglob(".*.work")))
+        said = "exit code 4, one line" if named else done.error[:120]
+        finding = resumed(bench, run, "full disk, half written", stage, said, reused)
+        return finding if done.code == 4 and named else failed(finding, f"exit code {done.code}")
+
+
 def read_only(bench: Bench) -> Finding:
     """The output cannot be written at all."""
-    with small_disk(bench.folder / "frozen", 64, read_only=True) as (disk, grow):
+    with small_disk(bench.folder / "frozen", 64, read_only=True) as (disk, resize):
         if disk is None:
             return replace(NOT_MOUNTED, fault="read-only output")
         done = suture(bench, "run", bench.config, "--out", disk / "run")
-        grow()
+        resize()
         return refused(bench, disk / "run", "read-only output", done, 4)
 
 
@@ -568,19 +588,19 @@ def cmdline(pid: int) -> bytes:
 @contextmanager
 def small_disk(
     where: Path, megabytes: int, read_only: bool = False
-) -> Iterator[tuple[Path | None, Callable[[], None]]]:
-    """A tmpfs of so many MB and what makes it roomy and writable; None where nobody may mount one here."""
+) -> Iterator[tuple[Path | None, Callable[..., None]]]:
+    """A tmpfs of so many MB and what makes it writable and so many bytes; None where nobody may mount one here."""
     where.mkdir(exist_ok=True)
     options = f"size={megabytes}m{',ro' if read_only else ''}"
     mounted = (
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", where], capture_output=True).returncode == 0
     )
 
-    def grow() -> None:
-        subprocess.run(["mount", "-o", "remount,rw,size=1g", where], check=True, capture_output=True)
+    def resize(to: int = 1 << 30) -> None:
+        subprocess.run(["mount", "-o", f"remount,rw,size={to}", where], check=True, capture_output=True)
 
     try:
-        yield (where if mounted else None), grow
+        yield (where if mounted else None), resize
     finally:
         if mounted:
             subprocess.run(["umount", where], check=True, capture_output=True)

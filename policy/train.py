@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cohort.config import Config
@@ -286,7 +286,8 @@ def _write(path: Path, identity: str, nets: Mapping[str, Trained], state: _Progr
     path.parent.mkdir(parents=True, exist_ok=True)
     live = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     said = {"identity": identity, "progress": json.dumps(progress)}
-    save_file(live, draft, metadata={**said, "sha256": _hash(live, said)})
+    content = save(live, metadata={**said, "sha256": _hash(live, said)})
+    draft.write_bytes(content)  # not by safetensors, whose error of a full disk is no OSError
     draft.replace(path)
 
 

@@ -67,6 +67,18 @@ def test_what_stands_in_a_runs_way_is_said_in_a_line_or_cleared_and_loses_nothin
     assert found.ok, found
 
 
+@pytest.mark.parametrize("stage", ["policy/iql", "ope"])
+def test_a_disk_that_fills_up_in_a_stage_is_one_line_and_loses_nothing(
+    faults: ModuleType,
+    bench,  # type: ignore[no-untyped-def]
+    stage: str,
+) -> None:
+    found = faults.full_disk_in(bench, stage)
+    if found is faults.NOT_MOUNTED:
+        pytest.skip("nobody may mount a tmpfs here")
+    assert found.ok, found
+
+
 def test_a_second_run_is_refused_and_a_worker_out_of_memory_is_said(faults: ModuleType, bench) -> None:  # type: ignore[no-untyped-def]
     for found in (faults.second_run(bench), faults.worker_killed(bench, "tables")):
         assert found.ok, found
