@@ -100,6 +100,16 @@ def loose(run: Path) -> list[str]:
     return sorted(str(file) for file in files if not within & {*file.parents})
 
 
+def again(run: Path) -> str:
+    """The command that makes what is missing or damaged of a run; tables that lie elsewhere are named in it."""
+    try:
+        made = artifact.read_sealed(run / RECORD).get("stages", {})
+    except ArtifactError:
+        made = {}
+    elsewhere = " --source TABLES" if "cohort" in made and "tables" not in made else ""
+    return f"suture run CONFIG{elsewhere} --out {run} --resume"
+
+
 def name_of(folder: Path, run: Path) -> str:
     """A stage's name, from its directory."""
     return str(folder.relative_to(run))

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 import policy.store
 from app.run import BEHAVIOUR, COHORT, DICTIONARY_FILE, OPE, POLICY, TRAINING_SPLIT
-from app.run_directory import RECORD
+from app.run_directory import RECORD, again
 from app.settings import AppConfig
 from cohort import artifact, bedside, build, dictionary, features, frames, tables, trajectories
 from cohort.build import CohortConfig
@@ -99,19 +99,19 @@ def open_study(run: Path | None, settings: AppConfig | None = None) -> Study | P
         return Problem(
             "There is no run to show", where, "suture run configs/demo.yaml --out runs/demo\nsuture app runs/demo"
         )
-    again = f"suture run CONFIG --out {run} --resume"
+    remedy = again(run)
     missing = [part for part in (COHORT, BEHAVIOUR, POLICY, OPE) if not (run / part).is_dir()]
     if missing:
         detail = f"{run} has no {missing[0]}/ yet: it is still running, or it was interrupted."
-        return Problem("This run is not finished", detail, again)
+        return Problem("This run is not finished", detail, remedy)
     try:
         return _load(run, settings or AppConfig())
     except VersionError as error:
-        return Problem("This run is of another version of Suture", f"{error}.", again)
+        return Problem("This run is of another version of Suture", f"{error}.", remedy)
     except ArtifactError as error:
         return unverified(run, error)
     except SutureError as error:
-        return Problem("This run cannot be shown", str(error), again)
+        return Problem("This run cannot be shown", str(error), remedy)
 
 
 def unverified(run: Path, error: ArtifactError) -> Problem:
@@ -119,7 +119,7 @@ def unverified(run: Path, error: ArtifactError) -> Problem:
     return Problem(
         "This run fails verification",
         f"{error}. Nothing of this run is shown, because it may not be what was evaluated.",
-        f"suture verify {run}\nsuture run CONFIG --out {run} --resume",
+        f"suture verify {run}\n{again(run)}",
     )
 
 

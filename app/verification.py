@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.run_directory import LOCK, RECORD, STORE, folders, loose, name_of
+from app.run_directory import LOCK, RECORD, STORE, again, folders, loose, name_of
 from cohort import artifact
 from cohort.errors import ArtifactError
 from ope import documents, evaluation
@@ -17,7 +17,6 @@ TABLES, REPORT = "tables", "report"
 SIGNATURE = "signature.json"
 FOREIGN = "other run: "
 """An input so named lies in another run: a comparison's."""
-_RUN_AGAIN = "suture run CONFIG --out RUN --resume"
 _AGAIN = {
     "multiverse": "suture cohort CONFIG --out RUN --multiverse FILE --resume",
     "definitions": "suture evaluate CONFIG --out RUN --multiverse FILE --resume",
@@ -130,9 +129,9 @@ def _require_inputs(run: Path, name: str, inputs: Mapping[str, str], digests: Ma
         if source not in digests and source != TABLES and not source.startswith(FOREIGN):
             raise ArtifactError(f"{run / name}: made from {source}, which is not beside it")
         if source in digests and digests[source] != recorded:
-            again = _AGAIN.get(name, _RUN_AGAIN)
+            command = _AGAIN.get(name, again(run))
             raise ArtifactError(
-                f"{run / name}: made from another {source} than the one beside it; `{again}` makes it again"
+                f"{run / name}: made from another {source} than the one beside it; `{command}` makes it again"
             )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from app import drawing, responses, verification
 from app.audit_log import Entry
+from app.run_directory import again
 from app.study import Problem
 from app.view import Table
 from cohort.errors import ArtifactError
@@ -68,7 +69,7 @@ def lineage(run: Path) -> Table | Problem:
         stages = verification.check(run)
         loose, printed = verification.check_loose(run), verification.check_report(run)
     except ArtifactError as error:
-        remedy = f"suture verify {run}\nsuture run CONFIG --out {run} --resume"
+        remedy = f"suture verify {run}\n{again(run)}"
         return Problem("This run is not what was written", str(error), remedy)
     rows = [(one.name, str(one.files), f"{one.megabytes:.1f}", one.digest) for one in stages]
     rows.append(("beside the stages", str(loose), "", ""))

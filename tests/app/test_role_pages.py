@@ -113,6 +113,7 @@ def test_without_mlflow_the_page_says_so_and_how_to_make_it(tmp_path: Path) -> N
     damaged = view_training.curves(bare)
     assert isinstance(damaged, Problem)
     assert "cannot be read" in damaged.title
+    assert damaged.remedy == f"rm {bare / tracking.STORE}\nsuture run CONFIG --out {bare} --resume"
 
 
 @pytest.fixture

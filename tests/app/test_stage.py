@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.run_directory import RunDirectory, opened
+from app.run_directory import RunDirectory, again, opened
 from app.stage import Advance, Existing, Stage, first_difference, perform, perform_all, why_not_kept
 from cohort import artifact, pieces
 from cohort.artifact import Draft
@@ -136,6 +136,15 @@ def test_what_a_killed_process_left_of_the_runs_own_files_goes(tmp_path: Path, d
     (tmp_path / "run" / draft).write_text("{")
     with opened(tmp_path / "run"):
         assert not (tmp_path / "run" / draft).exists()
+
+
+def test_the_command_that_mends_a_run_names_tables_only_where_they_lie_elsewhere(tmp_path: Path) -> None:
+    assert again(tmp_path) == f"suture run CONFIG --out {tmp_path} --resume"
+    with opened(tmp_path / "run") as run:
+        run.note_stage("cohort", {})
+        assert again(run.path) == f"suture run CONFIG --source TABLES --out {run.path} --resume"
+        run.note_stage("tables", {})
+        assert again(run.path) == f"suture run CONFIG --out {run.path} --resume"
 
 
 def test_a_directory_that_holds_something_else_is_never_written_to(tmp_path: Path) -> None:
