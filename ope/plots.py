@@ -58,7 +58,8 @@ def intervals(rows: Sequence[Interval], alt: str, axis: str, reference: tuple[fl
     parts = [_axis_x(ticks, x, 18, bottom, axis)]
     if reference:
         at = x(reference[0])
-        parts.append(_segment("reference", at, 18, at, bottom))
+        bands = [26 + _ROW * index for index, row in enumerate(rows) if row.value is not None]  # never across words
+        parts += [_segment("reference", at, top, at, top + _ROW) for top in bands]
         parts.append(_text(at, 11, reference[1], "middle", "small"))
     for index, row in enumerate(rows):
         parts.append(_interval(row, x, 26 + _ROW * (index + 0.5), left))

@@ -293,6 +293,13 @@ def test_embedded_json_cannot_close_its_element() -> None:
     assert json.loads(text) == {"a": "</script><b>&"}
 
 
+def test_the_line_of_reference_crosses_no_words() -> None:
+    one, withheld = plots.Interval("iql", 0.5, 0.25, 0.75), plots.Interval("bc", None, None, None, "too few")
+    drawn = str(plots.intervals([one, withheld, one], "alt", "return", (0.4, "clinicians")))
+    assert drawn.count('class="reference"') == 2
+    assert "clinicians" in drawn
+
+
 def test_a_plot_places_a_value_between_its_ticks_and_names_what_is_withheld() -> None:
     rows = [plots.Interval("iql", 0.5, 0.25, 0.75), plots.Interval("bc", None, None, None, "too few <patients>")]
     svg = str(plots.intervals(rows, "two rows", "return", (0.0, "none")))
