@@ -27,6 +27,8 @@ ROWS_PER_SECOND = 1.3e6
 """Chart rows that are read in a processor second (benchmarks/ingest.py)."""
 ROW_BYTES = {".csv": (60, 150), ".gz": (7, 30), ".parquet": (5, 30)}
 """What a chart row takes in a file: the least and the most."""
+SPARK_SECONDS = 12, 60
+"""What starting a cluster's executors adds to a stage (benchmarks/cluster.py); nobody knows how fast they will be."""
 ROWS_OF_A_STAY = 1_100
 STOPS = (1_500, 8_000)
 """Between these updates training stopped where it stopped early: 1,750 to 7,250 in the same run, whatever the limit."""
@@ -43,6 +45,8 @@ class Work:
     high: float
     planned: float | None = None
     """All of it, where training may stop before; such a stage is one process's, others spread over processes."""
+    cluster: bool = False
+    """Done by Spark: what it takes says nothing of this machine's pace."""
 
     @property
     def usual(self) -> float:
@@ -81,7 +85,7 @@ class Forecast:
         """A stage was made; `cost` has its seconds and processor seconds."""
         self._now(name, 1.0)
         work = next(group[name] for group in self._groups if name in group)
-        if cost["cpu_seconds"] < 1:
+        if work.cluster or cost["cpu_seconds"] < 1:
             return
         alone = work.planned is not None
         load = max(cost["seconds"] * (1 if alone else self._processes) / cost["cpu_seconds"], 1.0)
@@ -144,6 +148,10 @@ def _costs(request: "Request", stays: int, rows_s: tuple[float, float]) -> dict[
         "report": Work(5, 20, 20),
         "behaviour": _training("behaviour", config.behaviour),
     }
+    if config.engine == "spark":
+        start, most = SPARK_SECONDS
+        spread = ("tables", "cohort", "rollouts", "ope")
+        found |= {name: Work(start, found[name].high + most, cluster=True) for name in spread}
     return found | {f"policy/{name}": _training(name, own) for name, own in config.learners.items()}
 
 

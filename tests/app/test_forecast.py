@@ -63,6 +63,15 @@ def test_the_forecast_of_the_full_hospital_holds_what_it_took() -> None:
     assert high < 45 * 60
 
 
+def test_what_a_cluster_does_says_nothing_of_this_machine() -> None:
+    config = load_config(ROOT / "configs" / "hospital.yaml").model_copy(update={"engine": "spark"})
+    ahead = forecast.of(Request(config, Path("nowhere")), [["tables"], ["report"]])
+    ahead.told("tables", 1, 1)
+    before = ahead.left()
+    ahead.ended("tables", {"seconds": 900, "cpu_seconds": 5})
+    assert ahead.left() == before
+
+
 def test_a_hospitals_own_tables_are_measured_by_their_files(tmp_path: Path) -> None:
     (tmp_path / "icu").mkdir()
     (tmp_path / "hosp").mkdir()
