@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ANSWER_SECONDS = 5.0
+_JAVA_MB = 1024
+_POLL_S = 0.1
 _JOBS = 20
 """Jobs that work is handed out in at once: so often it can be said how far it is."""
 _TASKS, _RESULTS = "number bigint, task binary", "number bigint, result binary"
@@ -53,6 +56,8 @@ class SparkConfig(Config):
     """What Python may take in each executor, beside Spark's own 1 GB."""
     executor_cores: int = Field(default=1, ge=1, le=256)
     """Shards that one executor works on at a time; they share its memory."""
+    wait_s: float = Field(default=300.0, gt=0, le=86_400)
+    """Seconds to wait for a first executor; a cluster whose workers are busy or too small grants none."""
 
 
 @contextmanager
@@ -113,6 +118,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _session(config: SparkConfig, scratch: str) -> "SparkSession":
+    import pyspark
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
@@ -120,7 +127,7 @@ def _session(config: SparkConfig, scratch: str) -> "SparkSession":
         "spark.ui.enabled": "false",  # it would show paths and tracebacks on a port of its own
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": scratch,
-        "spark.executor.memory": "1g",
+        "spark.executor.memory": f"{_JAVA_MB}m",
         "spark.executor.memoryOverhead": f"{config.executor_memory_mb}m",
         "spark.executor.cores": str(config.executor_cores),
         "spark.executorEnv.OMP_NUM_THREADS": "1",
@@ -131,9 +138,41 @@ def _session(config: SparkConfig, scratch: str) -> "SparkSession":
         builder = builder.config(name, value)
     try:
         with _silent():
-            return builder.getOrCreate()
-    except (PySparkException, RuntimeError, OSError) as error:
-        raise SutureError(f"spark.master: {config.master}: Spark did not start ({type(error).__name__})") from None
+            session = builder.getOrCreate()
+    except (PySparkException, Py4JError, RuntimeError, OSError) as error:
+        raise SutureError(
+            f"spark.master: {config.master}: Spark did not start ({type(error).__name__}); "
+            f"is that a master of Spark {pyspark.__version__}?"
+        ) from None
+    try:
+        _await_executor(session, config)
+    except BaseException:
+        session.stop()
+        raise
+    return session
+
+
+def _await_executor(session: "SparkSession", config: SparkConfig) -> None:
+    """Until a cluster has granted one: Spark itself would wait for ever, and say so only where nobody reads it."""
+    from py4j.protocol import Py4JError
+
+    if re.match(r"local(\[|$)", config.master):
+        return
+    end = time.monotonic() + config.wait_s
+    context = session.sparkContext._jsc.sc()
+    try:
+        while context.getExecutorMemoryStatus().size() < 2:  # the driver is one
+            if time.monotonic() > end:
+                break
+            time.sleep(_POLL_S)
+        else:
+            return
+    except Py4JError:  # it ended by itself: nobody there speaks Spark
+        pass
+    raise SutureError(
+        f"spark.master: {config.master}: no executor was granted within {config.wait_s:,.0f} s; it needs a worker with "
+        f"{config.executor_cores} free cores and {_JAVA_MB + config.executor_memory_mb:,} MB (spark.wait_s)"
+    )
 
 
 @contextmanager

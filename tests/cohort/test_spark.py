@@ -209,6 +209,32 @@ def test_a_cluster_that_is_not_there_is_one_line() -> None:
         pass
 
 
+@needs_java
+@pytest.mark.slow
+def test_a_cluster_that_grants_no_executor_is_one_line(
+    tmp_path: Path, cluster: Callable[..., AbstractContextManager[str]]
+) -> None:
+    with (
+        cluster(tmp_path / "cluster", workers=0) as master,
+        pytest.raises(SutureError, match=rf"^spark\.master: {master}: no executor was granted within 3 s"),
+        engine(SparkConfig(master=master, wait_s=3)),
+    ):
+        pass
+    with engine(SparkConfig(master="local[1]", wait_s=3)):  # nothing of the other is left
+        assert list(workers.each(abs, [-1], 1)) == [1]
+
+
+@needs_java
+@pytest.mark.slow
+def test_what_answers_and_is_no_spark_master_is_one_line() -> None:
+    """Spark itself gives up after a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        master = f"spark://127.0.0.1:{other.getsockname()[1]}"
+        told = rf"^spark\.master: {master}: (Spark did not start|no executor was granted)"
+        with pytest.raises(SutureError, match=told), engine(SparkConfig(master=master)):
+            pass
+
+
 @pytest.mark.skipif(find_spec("pyspark") is None, reason="the extra `spark` is not installed")
 def test_without_java_the_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
