@@ -109,9 +109,9 @@ def why_not_kept(stage: Stage, run: Path) -> str | None:
     found = manifests[0]
     if found["kind"] != stage.kind:
         return f"it holds a {found['kind']}"
-    if any(manifest["seed"] != stage.seed for manifest in manifests):
-        return f"the seed was {found['seed']} and is {stage.seed}"
     for manifest in manifests:
+        if manifest["seed"] != stage.seed:
+            return f"the seed was {manifest['seed']} and is {stage.seed}"
         changed = first_difference(manifest["config"], dict(stage.config))
         if changed:
             return f"its configuration changed: {changed}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -43,7 +44,7 @@ def local(path: Path) -> Path:
         raise ConfigError(
             f"{found[1]}: not mounted here; `suture copy URI DIR` brings tables, and takes a run away again"
         )
-    return Path("/") / found[2]
+    return Path("/") / unquote(found[2])
 
 
 def place(uri: str) -> Place:
@@ -75,7 +76,7 @@ def copy(origin: Place, target: Place, progress: Callable[[int, int], None] | No
     """
     names = _files(origin)
     with _refused(target, ArtifactError):
-        if target.system.get_file_info(target.path).type != fs.FileType.NotFound and _listed(target):
+        if _listed(target):
             raise ArtifactError(f"{target.said}: already exists; nothing was written")
     written: dict[str, str] = {}
     total = 0
@@ -132,7 +133,7 @@ def _blocks(at: Place, name: str) -> Iterator[bytes]:
 
 
 def _below(at: Place, name: str) -> str:
-    return f"{at.path.rstrip('/')}/{name}"
+    return f"{at.path}/{name}"
 
 
 @contextmanager
@@ -158,5 +159,6 @@ def _refused(at: Place, error: type[InputError] | type[ArtifactError]) -> Iterat
     try:
         yield
     except (OSError, pa.ArrowException) as cause:
-        reason = getattr(cause, "strerror", None) or type(cause).__name__
+        number = cause.errno if isinstance(cause, OSError) else None
+        reason = os.strerror(number) if number else type(cause).__name__
         raise error(f"{at.said}: {'not readable' if error is InputError else 'cannot be written'} ({reason})") from None

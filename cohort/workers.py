@@ -18,6 +18,8 @@ from cohort.errors import SutureError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Heard = Callable[[Any], None]
+LAST_WORDS_SECONDS = 5.0
+"""How long what processes told is still awaited when they have ended."""
 _listeners: list[Heard] = []
 """Who hears what work tells in this process: the last of them."""
 _engines: list[Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]] = []
@@ -56,7 +58,7 @@ def each(
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
     with _collected(context.SimpleQueue(), heard) as queue:
-        pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_begin, initargs=(queue,))
+        pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue,))
         done = 0
         try:
             with _interrupts_held():
@@ -120,8 +122,10 @@ def _collected(queue: "SimpleQueue[Any]", heard: Heard | None) -> Iterator["Simp
     try:
         yield queue
     finally:
-        queue.put(None)
-        collector.join(timeout=5)  # a process that was killed while it told something may hold the queue for ever
+        ending = threading.Thread(target=queue.put, args=(None,), daemon=True)
+        ending.start()
+        for thread in (ending, collector):  # a process that was killed while it told something holds the queue for ever
+            thread.join(timeout=LAST_WORDS_SECONDS)
 
 
 @contextmanager

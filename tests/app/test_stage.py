@@ -8,14 +8,17 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app import stage as stages_module
+from app.forecast import Forecast, Work
 from app.run_directory import RunDirectory, again, opened
 from app.stage import Advance, Existing, Stage, first_difference, perform, perform_all, why_not_kept
-from cohort import artifact, pieces
+from cohort import artifact, pieces, workers
 from cohort.artifact import Draft
-from cohort.errors import ArtifactError, InputError
+from cohort.errors import ArtifactError, ConfigError, InputError
 
 
 def counting(seed: int = 1, upto: int = 3, inputs: dict[str, Path | str] | None = None) -> Stage:
@@ -85,6 +88,74 @@ def test_a_stage_whose_companion_directory_is_gone_is_not_kept(tmp_path: Path) -
     stage = Stage("numbers", "numbers", {"upto": 3}, {}, 1, counting().make, beside=("truth",))
     made(tmp_path / "run", stage)
     assert "truth" in str(why_not_kept(stage, tmp_path / "run"))
+
+
+def test_a_companion_directory_of_another_seed_or_configuration_is_not_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    both = Stage("numbers", "numbers", {"upto": 3}, {}, 1, counting().make, beside=("truth",))
+    for options, said in ((counting(seed=2), "the seed was 2 and is 1"), (counting(upto=4), "upto was 4 and is 3")):
+        made(run, Stage("truth", "truth", options.config, {}, options.seed, options.make), Existing.REPLACE)
+        assert str(why_not_kept(both, run)).endswith(said)
+    made(run, Stage("truth", "truth", {"upto": 3}, {}, 1, counting().make), Existing.REPLACE)
+    assert why_not_kept(both, run) is None
+    assert not made(run, both, Existing.KEEP)
+    entries = json.loads((run / "run.json").read_text())["stages"]
+    assert entries["numbers"]["kept"] is entries["truth"]["kept"] is True
+
+
+def test_a_directory_of_another_kind_is_not_kept(tmp_path: Path) -> None:
+    made(tmp_path / "run", counting())
+    other = Stage("numbers", "letters", {"upto": 3}, {}, 1, counting().make)
+    assert why_not_kept(other, tmp_path / "run") == "it holds a numbers"
+
+
+def test_a_stage_made_again_keeps_nothing_of_its_earlier_record(tmp_path: Path) -> None:
+    made(tmp_path / "run", counting())
+    with opened(tmp_path / "run") as run:
+        run.note_stage("numbers", {"of_an_older_version": 1})
+        perform(counting(), run, Existing.REPLACE)
+        entry = run.record()["stages"]["numbers"]
+    assert "of_an_older_version" not in entry
+    assert entry["manifest"] == artifact.hash_file(tmp_path / "run" / "numbers" / "manifest.json")
+    assert entry["why"] == "asked for with --overwrite"
+
+
+def test_nothing_is_made_where_one_of_the_stages_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "run", counting())
+    new = Stage("new", "numbers", {}, {}, 1, counting().make)
+    with opened(tmp_path / "run") as run, pytest.raises(ArtifactError, match="numbers: already exists"):
+        perform_all([new, counting()], run, Existing.REFUSE)
+    assert not (tmp_path / "run" / "new").exists()
+
+
+def test_the_forecast_is_told_of_stages_made_and_kept_and_no_engine_makes_them(tmp_path: Path) -> None:
+    def silent(draft: Draft, _advance: Advance) -> None:
+        (draft.path / "x").write_text("x")
+
+    stage = Stage("numbers", "numbers", {}, {}, 1, silent)
+    with opened(tmp_path / "run") as run, workers.done_by(lambda _work, _items: pytest.fail("made elsewhere")):
+        for is_made in (True, False):
+            ahead = Forecast([{"numbers": Work(10, 10)}], processes=1)
+            assert perform_all([stage], run, Existing.KEEP, whole=ahead) == [is_made]
+            assert ahead.left() == (0, 0)
+
+
+def test_drafts_of_processes_that_were_killed_with_the_stage_are_removed(tmp_path: Path) -> None:
+    def interrupted(draft: Draft, _advance: Advance) -> None:
+        draft.path.with_name(".numbers.tmp-999999999").mkdir()
+        raise KeyboardInterrupt
+
+    made(tmp_path / "run", Stage("first", "numbers", {}, {}, 1, counting().make))
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "run", Stage("numbers", "numbers", {}, {}, 1, interrupted))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "first", "run.json"]
+
+
+def test_rows_of_many_tables_are_added_up() -> None:
+    rows = {"a": 1000, "b": 2, "c": 3, "d": 4, "e": 5}
+    assert stages_module._rows(rows) == "1,000 a, 2 b, 3 c, 4 d, 5 e"
+    assert stages_module._rows({**rows, "f": 6}) == "1,020 rows in 6 tables"
 
 
 def test_an_input_that_was_changed_after_it_was_written_is_not_read(tmp_path: Path) -> None:
@@ -287,21 +358,30 @@ def test_the_record_survives_a_write_that_fails(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def piecewise(run: Path, done: list[int], stop_at: int | None = None, config: int = 1) -> bool:
+def piecewise(
+    run: Path,
+    done: list[int],
+    stop_at: int | None = None,
+    config: int = 1,
+    seed: int = 1,
+    source: str = "abc",
+    existing: Existing = Existing.KEEP,
+    end: BaseException | None = None,
+) -> bool:
     """Make a stage of three pieces, ended by the system before piece `stop_at`; `done` lists the pieces made."""
 
     def make(draft: Draft, _advance: Advance) -> None:
         with pieces.kept_in(draft.work, draft.path) as kept:
             for number in range(3):
                 if number == stop_at:
-                    raise SystemExit(137)
+                    raise end or SystemExit(137)
                 if not kept.has(str(number)):
                     done.append(number)
                     with kept.making(str(number)) as piece:
                         (piece.path / f"{number}.txt").write_text(str(number))
                 kept.hand_over(str(number), draft.path)
 
-    return made(run, Stage("cohort", "cohort", {"config": config}, {}, 1, make), Existing.KEEP)
+    return made(run, Stage("cohort", "cohort", {"config": config}, {"source": source}, seed, make), existing)
 
 
 def test_an_interrupted_stage_goes_on_from_its_finished_pieces(tmp_path: Path) -> None:
@@ -314,6 +394,31 @@ def test_an_interrupted_stage_goes_on_from_its_finished_pieces(tmp_path: Path) -
     piecewise(tmp_path / "undisturbed", [])
     assert artifact.digest(tmp_path / "run" / "cohort") == artifact.digest(tmp_path / "undisturbed" / "cohort")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "cohort", "run.json"]
+
+
+def test_a_stage_that_is_kept_needs_its_pieces_no_more(tmp_path: Path) -> None:
+    made(tmp_path / "run", counting())
+    (tmp_path / "run" / ".numbers.work" / "0").mkdir(parents=True)
+    assert not made(tmp_path / "run", counting(), Existing.KEEP)
+    assert not (tmp_path / "run" / ".numbers.work").exists()
+
+
+@pytest.mark.parametrize("end", [ConfigError("wrong"), InputError("wrong")])
+def test_a_wrong_input_leaves_no_pieces_for_going_on_would_only_meet_it_again(tmp_path: Path, end: Exception) -> None:
+    with pytest.raises(type(end), match="wrong"):
+        piecewise(tmp_path / "run", [], stop_at=2, end=end)
+    assert not (tmp_path / "run" / ".cohort.work").exists()
+
+
+@pytest.mark.parametrize("changed", [{"seed": 2}, {"source": "abd"}, {"existing": Existing.REPLACE}])
+def test_pieces_of_another_seed_or_input_or_where_all_is_replaced_are_not_used(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    done: list[int] = []
+    with pytest.raises(SystemExit):
+        piecewise(tmp_path / "run", done, stop_at=2)
+    assert piecewise(tmp_path / "run", done, **changed)
+    assert done == [0, 1, 0, 1, 2]
 
 
 def test_pieces_of_another_configuration_are_not_used(tmp_path: Path) -> None:
