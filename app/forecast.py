@@ -101,7 +101,7 @@ class Forecast:
         pace = self._load * (self._taken / self._expected if self._expected else 1.0)
         usual = sum(map(self._seconds, self._left))
         off = math.sqrt(sum(((one.high - one.low) / 2) ** 2 for one in self._all())) / self._processes
-        return (usual - off) * pace * least, (usual + off) * pace * most
+        return max(usual - off, 0.0) * pace * least, (usual + off) * pace * most  # 0.0: nothing but rounding is below
 
     def words(self) -> str:
         """What is left, in minutes and without false precision."""

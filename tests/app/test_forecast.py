@@ -168,7 +168,11 @@ def test_training_is_forecast_by_hand_from_updates_and_the_networks_size() -> No
     usual = TrainConfig(hidden=(256, 256), batch=256, updates=50_000)
     half = usual.model_copy(update={"batch": 128})
     small = TrainConfig(hidden=(16,), batch=64, updates=1_000)  # an update is never less than three tenths
-    for config, low, high, planned in ((usual, 20.25, 108, 675), (half, 10.125, 54, 337.5), (small, 4.05, 4.05, 4.05)):
+    for config, low, high, planned in (
+        (usual, 15.45, 82.4, 515),
+        (half, 7.725, 41.2, 257.5),
+        (small, 3.09, 3.09, 3.09),
+    ):
         found = forecast._training("iql", config)
         assert (found.low * 1.33, found.high / 1.33, found.planned) == pytest.approx((low, high, planned))
     assert forecast._training("new", None) == Work(1, 600, 600)
