@@ -60,8 +60,8 @@ def cross_fit(
     """The evaluation's model: each patient's probabilities come from a model fitted without them.
 
     It also sees the previous action (on a vasopressor the next window has one too in 89% of cases), is
-    temperature-calibrated on patients held out within its own fold, the mean of `members` networks, and mixes in
-    `floor` for every action: p = (1 - n_actions floor) model + floor.
+    temperature-calibrated on patients held out within its own fold, the mean of `members` networks (calibrated once
+    more by the other folds' answers), and mixes in `floor` for every action: p = (1 - n_actions floor) model + floor.
 
     Args:
         read: decisions whose dose is known whole; the others are answered for, but nothing is fitted to them.
@@ -85,6 +85,8 @@ def cross_fit(
         out[(fold == k)[episodes.episode]] = probs
         if progress is not None:
             progress(k + 1, options.folds)
+    if options.members > 1:
+        out = _sharpened(out, episodes.action, fold[episodes.episode], known)
     return _floored(out, options.floor)
 
 
@@ -102,6 +104,23 @@ def _answered(
     models = (fit(others, options, seed + STREAM * member) for member in range(config.members))
     answers: Float32[np.ndarray, "m a"] = np.mean([model.probs(own) for model in models], axis=0)
     return answers
+
+
+def _sharpened(
+    probs: Float32[np.ndarray, "n a"],
+    action: Int[np.ndarray, "n"],
+    fold: Int[np.ndarray, "n"],
+    known: Bool[np.ndarray, "n"],
+) -> Float32[np.ndarray, "n a"]:
+    """Calibrated again, each fold by the others' answers: a mean of calibrated networks is less sure than they are."""
+    logits = np.log(np.maximum(probs, np.finfo(np.float32).tiny))
+    out = np.empty_like(probs)
+    for k in np.unique(fold):
+        others, own = (fold != k) & known, fold == k
+        scaled = logits[own] / np.float32(temperature(logits[others], action[others]))
+        likely = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        out[own] = likely / likely.sum(axis=1, keepdims=True)
+    return out
 
 
 def predict(

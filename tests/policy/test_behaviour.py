@@ -103,7 +103,7 @@ def test_nothing_is_fitted_to_decisions_whose_dose_was_not_read_whole() -> None:
     assert behaviour.cross_fit(episodes, TINY)[:, 1].mean() > 0.2
 
 
-def test_members_are_averaged_in_each_fold_and_the_first_is_the_single_one() -> None:
+def test_members_are_averaged_in_each_fold_and_the_first_is_the_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
     episodes = _sticky(60)
     quick = TINY.model_copy(update={"updates": 50, "floor": 0.0})
     one, two = (behaviour.cross_fit(episodes, quick.model_copy(update={"members": m}), 3) for m in (1, 2))
@@ -111,3 +111,23 @@ def test_members_are_averaged_in_each_fold_and_the_first_is_the_single_one() -> 
     assert not np.allclose(one, two)
     assert two.sum(axis=1) == pytest.approx(np.ones(len(two)), abs=1e-5)
     assert not np.allclose(two, other)
+    monkeypatch.setattr(behaviour, "_sharpened", lambda probs, *_: probs)
+    assert not np.array_equal(two, behaviour.cross_fit(episodes, quick.model_copy(update={"members": 2}), 3))
+    assert np.array_equal(one, behaviour.cross_fit(episodes, quick, 3)), "a single one is calibrated already"
+
+
+def test_a_mean_of_calibrated_networks_is_calibrated_again_by_the_other_folds() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    sure = np.exp(2 * logits) / np.exp(2 * logits).sum(1, keepdims=True)
+    action = (sure.cumsum(1) < rng.random((20_000, 1))).sum(1)
+    unsure = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+    fold, known = np.arange(20_000) % 4, np.ones(20_000, bool)
+    found = behaviour._sharpened(unsure, action, fold, known)
+    assert (sure[np.arange(20_000), action] / found[np.arange(20_000), action]).mean() == pytest.approx(1, abs=0.02)
+    assert found.sum(axis=1) == pytest.approx(np.ones(20_000), abs=1e-5)
+    own = np.where(fold == 2, 2 - action, action)  # what a fold's own answers are worth is not for itself to say
+    assert (behaviour._sharpened(unsure, own, fold, known)[fold == 2] == found[fold == 2]).all()
+    unread = np.where(fold == 1, 2 - action, action)  # nor for decisions whose dose was not read whole
+    one, other = (behaviour._sharpened(unsure, taken, fold, fold != 1) for taken in (unread, action))
+    assert (one == other).all()
