@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from app.run import Request
 
 _OWN_PID = os.getpid()
+_WRONG_WORDS: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+"""What Typer raises for a wrong command or option; where its class lies differs between its versions."""
 EPILOG = (
     "Exit codes: 0 done; 1 the request cannot be met; 2 wrong option or configuration; 3 wrong input tables; "
     "4 a stage's directory is missing, damaged, in use, already there, or cannot be written; 130 interrupted."
@@ -77,11 +81,17 @@ Settings = Annotated[
 def main() -> None:
     """Console entry: an error that a user can act on is one line on the error stream, never a traceback."""
     sys.excepthook = _defect
+    threading.excepthook = _defect_in_a_thread
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     _quieten_libraries()
+    command = typer.main.get_command(app)  # calling `app` itself would put Typer's own handler of defects before ours
     try:
-        typer.main.get_command(app)()  # calling `app` itself would put Typer's own handler of defects in place of ours
+        if _asked_for_json():
+            sys.exit(command(standalone_mode=False))
+        command()
+    except _WRONG_WORDS as error:  # only where the log is for a machine: to a person Typer says it
+        _fail(" ".join(error.format_message().split()), error.exit_code)
     except MemoryError:
         _fail("not enough memory: fewer source.workers or smaller shards take less; --resume keeps what is finished", 1)
     except SutureError as error:
@@ -434,6 +444,15 @@ def _request(
     return Request(load_config(config), local(out), there, existing, device)
 
 
+def _asked_for_json() -> bool:
+    """Whether the log is for a machine, by the words given: they may be wrong ones, and that has to be said so too."""
+    words = sys.argv[1:]
+    pairs = {f"{one}={other}" for one, other in pairwise(words)} | set(words)
+    if f"--log-format={LogFormat.JSON.value}" in pairs:
+        os.environ["SUTURE_LOG_FORMAT"] = LogFormat.JSON.value
+    return os.environ.get("SUTURE_LOG_FORMAT") == LogFormat.JSON.value
+
+
 def _fail(message: str, exit_code: int) -> NoReturn:
     _say("error", f"error: {message}", {"message": message, "exit_code": exit_code})
     sys.exit(exit_code)
@@ -479,3 +498,10 @@ def _defect(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     why = "SUTURE_DEBUG=1 shows the traceback, which may hold patient data"
     message = f"a defect in Suture ({kind.__name__} at {place}); {why}"
     _say("error", f"error: {message}", {"message": message, "exit_code": 1})
+
+
+def _defect_in_a_thread(found: threading.ExceptHookArgs) -> None:
+    """The same for a thread; one that the system refuses memory is missed by whoever waits for it, who says so."""
+    refused = isinstance(found.exc_value, MemoryError | RuntimeError) and not os.environ.get("SUTURE_DEBUG")
+    if found.exc_value is not None and not refused:
+        _defect(found.exc_type, found.exc_value, found.exc_traceback)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -288,6 +289,9 @@ def _publish(draft: Path, out: Path) -> None:
 
 def _reason(error: OSError, folder: Path) -> str:
     """What the system said; libraries that lose it on the way (NumPy, Arrow) mostly met a full disk."""
+    told = re.search(r"\[errno (\d+)\]", str(error))  # Arrow's way
+    if error.strerror is None and told:
+        return os.strerror(int(told[1]))
     if error.strerror is None and folder.is_dir():
         free = shutil.disk_usage(folder).free / 1e6
         return f"{type(error).__name__} (is the disk full? {free:,.0f} MB are free now)"

@@ -33,6 +33,8 @@ def load(path: Path, model: type[C]) -> C:
         content = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not a configuration: nested too deeply") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values")
     return parse(content, model, name=str(path))

@@ -9,15 +9,17 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -137,7 +139,7 @@ def _session(config: SparkConfig, scratch: str) -> "SparkSession":
     for name, value in options.items():
         builder = builder.config(name, value)
     try:
-        with _silent():
+        with _held() as came, _silent():
             session = builder.getOrCreate()
     except (PySparkException, Py4JError, RuntimeError, OSError) as error:
         raise SutureError(
@@ -145,6 +147,8 @@ def _session(config: SparkConfig, scratch: str) -> "SparkSession":
             f"is that a master of Spark {pyspark.__version__}?"
         ) from None
     try:
+        for number in came:
+            signal.raise_signal(number)
         _await_executor(session, config)
     except BaseException:
         session.stop()
@@ -173,6 +177,23 @@ def _await_executor(session: "SparkSession", config: SparkConfig) -> None:
         f"spark.master: {config.master}: no executor was granted within {config.wait_s:,.0f} s; it needs a worker with "
         f"{config.executor_cores} free cores and {_JAVA_MB + config.executor_memory_mb:,} MB (spark.wait_s)"
     )
+
+
+@contextmanager
+def _held() -> Iterator[list[int]]:
+    """Interruptions are kept until the block's end: who left while Java starts would leave it behind, unheard."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # no interruption comes here
+        yield came
+        return
+    before = {
+        number: signal.signal(number, lambda one, _: came.append(one)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -218,10 +239,10 @@ def _each(
     from pyspark.errors import PySparkException
 
     lot = math.ceil(len(items) / _JOBS) or 1
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about pandas, which has no part in it
-        jobs = [_job(session, work, items[start : start + lot]) for start in range(0, len(items), lot)]
-    with ThreadPoolExecutor(max(len(jobs), 1)) as threads:  # all at once, so that no executor waits for a lot's last
+    with ThreadPoolExecutor(_JOBS) as threads:  # all at once, so that no executor waits for the last of a lot
         try:
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about pandas, which has no part
+                jobs = [_job(session, work, items[start : start + lot]) for start in range(0, len(items), lot)]
             for done in [threads.submit(job.collect) for job in jobs]:
                 for row in sorted(done.result(), key=lambda row: row.number):
                     result = pickle.loads(row.result)
@@ -231,7 +252,8 @@ def _each(
         except (PySparkException, Py4JError) as error:
             raise SutureError(_reason(str(error), config)) from None
         finally:
-            session.sparkContext.cancelAllJobs()  # those of an iteration that is left early
+            with suppress(Py4JError):  # it ended by itself
+                session.sparkContext.cancelAllJobs()  # those of an iteration that is left early
 
 
 def _job(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[Any]) -> "DataFrame":

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
@@ -18,6 +18,7 @@ from cohort.errors import SutureError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Heard = Callable[[Any], None]
+_LOOK_SECONDS = 2.0
 LAST_WORDS_SECONDS = 5.0
 """How long what processes told is still awaited when they have ended."""
 _listeners: list[Heard] = []
@@ -61,10 +62,12 @@ def each(
         pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue,))
         done = 0
         try:
+            threads = set(threading.enumerate())
             with _interrupts_held():
                 futures = [pool.submit(work, item) for item in items]
+            helpers = set(threading.enumerate()) - threads
             for future in futures:
-                result = future.result()
+                result = _awaited(future, helpers)
                 done += 1
                 yield result
         except BrokenProcessPool:
@@ -76,6 +79,14 @@ def each(
                 for process in set(multiprocessing.active_children()) - others:
                     process.kill()
             pool.shutdown()
+
+
+def _awaited(future: "Future[Result]", helpers: set[threading.Thread]) -> Result:
+    """The result; a pool one of whose own threads has died, for want of memory, would never have one."""
+    while not wait([future], timeout=_LOOK_SECONDS).done:
+        if not all(thread.is_alive() for thread in helpers) and not future.done():
+            raise BrokenProcessPool
+    return future.result()
 
 
 @contextmanager

@@ -111,11 +111,18 @@ def _paths(root: Path, name: str) -> list[Path]:
         entries = {entry.name.lower(): entry for entry in sorted(folder.iterdir())}
         for ending in ENDINGS:
             if (entry := entries.get(name + ending)) is not None:
-                return _parts(entry) if entry.is_dir() else [entry]
+                return _parts(entry) if entry.is_dir() else [_regular(entry)]
         entry = entries.get(name)
         if entry is not None and entry.is_dir():
             return _parts(entry)
     return []
+
+
+def _regular(path: Path) -> Path:
+    """A link that leads nowhere, as where a disk is not mounted, or a pipe is no table; neither is it a missing one."""
+    if not path.is_file():
+        raise InputError(f"{path}: not a file that can be read again (a link to nothing, a pipe or a device)")
+    return path
 
 
 def _parts(folder: Path) -> list[Path]:

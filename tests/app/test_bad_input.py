@@ -1,5 +1,6 @@
 """Bad input: one line, a non-zero exit, nothing half-written, earlier artifacts as they were, and no identifier."""
 
+import os
 import re
 import resource
 import shutil
@@ -159,6 +160,16 @@ def test_a_renamed_text_column_is_named(cohort: Callable[[], Any], source: Path,
 def test_a_missing_required_table_is_named(cohort: Callable[[], Any], source: Path, table: str) -> None:
     (source / f"{table}.parquet").unlink()
     assert table.partition("/")[2] in one_line(cohort(), 3)
+
+
+@pytest.mark.parametrize("put", [lambda at: at.symlink_to(at.parent / "nowhere"), os.mkfifo])
+def test_a_link_to_nothing_and_a_pipe_are_no_tables(
+    cohort: Callable[[], Any], source: Path, put: Callable[[Path], None]
+) -> None:
+    table = source / "icu/chartevents.parquet"
+    table.unlink()
+    put(table)
+    assert "chartevents.parquet: not a file that can be read again" in one_line(cohort(), 3)
 
 
 @pytest.mark.parametrize(

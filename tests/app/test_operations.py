@@ -302,3 +302,19 @@ def test_a_line_of_the_log_is_printed_as_it_is(
     log.say("stage_made", "[red]tables[/red]")
     assert capsys.readouterr().err == "[red]tables[/red]\n"
     assert log.rounded((1234.0, 0.456)) == [1200.0, 0.46]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--log-format", "json", "nosuch"), "No such command 'nosuch'."),
+        (("--log-format=json", "run", "--out"), "Option '--out' requires an argument."),
+    ],
+)
+def test_wrong_words_are_json_too_where_the_log_is(
+    suture: Suture, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setenv(log.FORMAT, "text")
+    done = suture(*words)
+    error = json.loads(done.err)
+    assert (done.code, error["event"], error["message"], error["exit_code"]) == (2, "error", told, 2)

@@ -503,3 +503,26 @@ def test_a_stage_that_fails_beside_others_leaves_the_finished_ones(tmp_path: Pat
     with pytest.raises(InputError, match="nothing to learn from"), opened(tmp_path / "run") as run:
         perform_all(stages, run, Existing.KEEP, processes=2)
     assert sorted(path.name for path in (tmp_path / "run" / "policy").iterdir()) == ["a"]
+
+
+def test_a_stage_that_is_outdated_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made(run, counting())
+    assert made(run, counting(upto=4), Existing.KEEP)
+    assert artifact.verify(run / "numbers")["rows"] == {"numbers": 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "packages"),
+    [
+        ("tables", ("cohort",)),
+        ("cohort", ("cohort",)),
+        ("behaviour", ("cohort", "policy")),
+        ("policy", ("cohort", "policy")),
+        ("sweep", ("cohort", "policy")),
+        ("rollouts", ("cohort", "policy", "ope")),
+        ("evaluation", ("cohort", "policy", "ope")),
+    ],
+)
+def test_a_stages_result_is_decided_by_its_own_package_and_those_before(kind: str, packages: tuple[str, ...]) -> None:
+    assert stages_module.packages(kind) == packages

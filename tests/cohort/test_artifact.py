@@ -176,3 +176,19 @@ def test_a_folder_that_cannot_be_written_is_an_artifact_error(tmp_path: Path) ->
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match="cannot be written"):
         written(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(27, "File too large"), "File too large"),
+        (OSError("Error writing bytes to file. Detail: [errno 27] File too large"), "File too large"),
+        (OSError("something else"), r"OSError \(is the disk full\? [\d,]+ MB are free now\)"),
+    ],
+)
+def test_why_a_directory_cannot_be_written_is_what_the_system_said(tmp_path: Path, error: OSError, told: str) -> None:
+    with (
+        pytest.raises(ArtifactError, match=f"cannot be written: {told}$"),
+        artifact.writing(tmp_path / "out", "stage", {}),
+    ):
+        raise error

@@ -78,3 +78,10 @@ def test_the_cohort_is_configurable_in_every_part_and_survives_a_round_trip() ->
 def test_the_dictionary_holds_what_every_feature_needs() -> None:
     assert set(grid.columns()) >= set(features.MEASURED)
     assert len(features.MEASURED) == 37
+
+
+def test_a_file_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.yaml"
+    deep.write_text("name: " + "[" * 20_000 + "]" * 20_000)
+    with pytest.raises(ConfigError, match=r"deep\.yaml: not a configuration: nested too deeply"):
+        config.load(deep, Outer)

@@ -252,3 +252,11 @@ def test_without_pyspark_the_line_names_the_extra(monkeypatch: pytest.MonkeyPatc
 def test_a_master_that_spark_has_no_word_for_is_refused(master: str) -> None:
     with pytest.raises(ValidationError):
         SparkConfig(master=master)
+
+
+def test_an_interruption_while_spark_starts_is_kept_until_it_can_be_stopped() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with spark._held() as came:
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before

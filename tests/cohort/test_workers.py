@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
@@ -188,3 +190,15 @@ def test_the_innermost_listener_hears_and_none_after_an_error() -> None:
         list(each((1).__truediv__, [0], 1, outer.append))
     tell("nobody hears this")
     assert (inner, outer) == (["inside"], ["outside"])
+
+
+def test_a_pool_whose_own_thread_died_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system refuses it memory: no result would ever come."""
+    monkeypatch.setattr(processes, "_LOOK_SECONDS", 0.01)
+    dead, never, done = threading.Thread(target=int), Future[int](), Future[int]()
+    dead.start()
+    dead.join()
+    done.set_result(3)
+    with pytest.raises(BrokenProcessPool):
+        processes._awaited(never, {dead})
+    assert processes._awaited(done, {dead}) == 3
