@@ -174,8 +174,8 @@ def test_a_critic_whose_values_exploded_gets_no_policy() -> None:
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"taus": (0.7, 0.7)}, "taus"), ({"taus": (1.0,)}, "taus"), ({"target_kls": (0.0,)}, "target_kls"),
-     ({"seeds": ()}, "seeds"), ({"learners": ("bc",)}, "learners"), ({"temprature": (1,)}, "temprature")],
+    [({"taus": (0.7, 0.7)}, "taus"), ({"taus": (1.0,)}, "taus"), ({"taus": (0.0,)}, "taus"),
+     ({"target_kls": (0.0,)}, "target_kls"), ({"seeds": ()}, "seeds"), ({"learners": ("bc",)}, "learners"), ({"temprature": (1,)}, "temprature")],
 )  # fmt: skip
 def test_a_wrong_grid_is_refused_with_its_key(options: dict[str, object], named: str) -> None:
     from cohort.config import parse
@@ -192,3 +192,65 @@ def test_a_grid_without_a_divergence_or_temperature_is_refused() -> None:
 def test_expectiles_given_twice_are_refused() -> None:
     with pytest.raises(ConfigError, match="taus"):
         stack.critics(probes.clinic(), CRITIC, (0.7, 0.7))
+
+
+def test_trainings_are_the_clinicians_models_then_the_stack_then_each_others_seeds() -> None:
+    seeds = (3, 1)
+    models = [("evaluation", 3), ("behaviour", 3), ("behaviour", 1)]
+    both = SweepConfig(learners=("iql", "conservative_iql", "dqn"), seeds=seeds)
+    others = [("iql", 3), ("iql", 1), ("dqn", 3), ("dqn", 1)]
+    assert sweep._trainings(both) == [*models, ("conservative_iql", 3), *others]
+    assert sweep._trainings(both.model_copy(update={"learners": ("dqn",)})) == [*models, ("dqn", 3), ("dqn", 1)]
+
+
+def test_each_training_has_a_checkpoint_of_its_own_name_and_its_own_seed(tmp_path: Path) -> None:
+    dqn = {"hidden": (16,), "batch": 40, "updates": 20}
+    config = SweepConfig(
+        learners=("conservative_iql", "dqn"), taus=(0.6,), target_kls=(0.02,), seeds=(1, 2), critic=CRITIC,
+        behaviour=CLINICIANS,
+    )  # fmt: skip
+    told: list[tuple[int, int]] = []
+    sweep.run(
+        *_clinics(), config, {"dqn": dqn}, Session(checkpoint=tmp_path / "c.safetensors"),
+        progress=lambda *one: told.append(one),
+    )  # fmt: skip
+    names = {"behaviour-1", "behaviour-2", "dqn-1", "dqn-2", "evaluation", "stack"}
+    assert {path.stem.removeprefix("c-") for path in tmp_path.iterdir()} == names
+    models = [path.read_bytes() for path in sorted(tmp_path.glob("*behaviour-*"))]
+    assert models[0] != models[1]
+    alone = SweepConfig(learners=("dqn",), taus=(0.6, 0.7), target_kls=(0.02,), behaviour=CLINICIANS)
+    told.clear()
+    sweep.run(*_clinics(), alone, {"dqn": dqn}, progress=lambda *one: told.append(one))
+    assert told == [(1, 1)]  # expectiles are the other learner's
+
+
+def test_weights_are_by_the_evaluations_model_of_the_clinicians() -> None:
+    config = SweepConfig(taus=(0.6,), target_kls=(0.02,), critic=CRITIC, behaviour=CLINICIANS)
+    train, select = _clinics()
+    seen: list[tuple[float | None, float]] = []
+    sweep.run(
+        train, select, config,
+        seen=lambda row, probs, usual: seen.append((row.ess, sweep.effective_episodes(select, probs, usual))),
+    )  # fmt: skip
+    assert [ess for ess, _ in seen] == [by_hand for _, by_hand in seen]
+
+
+def test_nothing_can_be_swept_where_every_stay_ended_alike() -> None:
+    ward = probes.clinic()
+    alike = replace(ward, reward=np.zeros_like(ward.reward))
+    with pytest.raises(InputError, match="return"):
+        sweep.run(alike, ward, SweepConfig(critic=CRITIC, behaviour=CLINICIANS))
+
+
+def test_a_policy_that_never_does_what_was_done_leaves_no_episode() -> None:
+    episodes = probes.action_choice(1)[0]
+    never = np.array([[0.0, 1.0], [1.0, 0.0]])[episodes.action]
+    assert sweep.effective_episodes(episodes, never, np.full((2, 2), 0.5)) == 0.0
+
+
+def test_as_many_episodes_as_asked_for_are_enough_and_no_policy_at_all_leaves_none() -> None:
+    assert sweep.selected([ROW], 300.0) == ROW
+    with pytest.raises(InputError, match="the most is 0"):
+        sweep.selected([replace(ROW, infeasible="no")], 1.0)
+    unheld = replace(ROW, tau=0.9, held_td=None, held_expectile=None)
+    assert sweep.selected([ROW, replace(unheld, seed=1), replace(unheld, held_td=0.3)], 1.0).tau == 0.9
