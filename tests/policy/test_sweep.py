@@ -175,7 +175,8 @@ def test_a_critic_whose_values_exploded_gets_no_policy() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"taus": (0.7, 0.7)}, "taus"), ({"taus": (1.0,)}, "taus"), ({"taus": (0.0,)}, "taus"),
-     ({"target_kls": (0.0,)}, "target_kls"), ({"seeds": ()}, "seeds"), ({"learners": ("bc",)}, "learners"), ({"temprature": (1,)}, "temprature")],
+     ({"target_kls": (0.0,)}, "target_kls"), ({"seeds": ()}, "seeds"), ({"learners": ("bc",)}, "learners"),
+     ({"temprature": (1,)}, "temprature")],
 )  # fmt: skip
 def test_a_wrong_grid_is_refused_with_its_key(options: dict[str, object], named: str) -> None:
     from cohort.config import parse
@@ -210,7 +211,7 @@ def test_each_training_has_a_checkpoint_of_its_own_name_and_its_own_seed(tmp_pat
         behaviour=CLINICIANS,
     )  # fmt: skip
     told: list[tuple[int, int]] = []
-    sweep.run(
+    rows = sweep.run(
         *_clinics(), config, {"dqn": dqn}, Session(checkpoint=tmp_path / "c.safetensors"),
         progress=lambda *one: told.append(one),
     )  # fmt: skip
@@ -218,10 +219,11 @@ def test_each_training_has_a_checkpoint_of_its_own_name_and_its_own_seed(tmp_pat
     assert {path.stem.removeprefix("c-") for path in tmp_path.iterdir()} == names
     models = [path.read_bytes() for path in sorted(tmp_path.glob("*behaviour-*"))]
     assert models[0] != models[1]
-    alone = SweepConfig(learners=("dqn",), taus=(0.6, 0.7), target_kls=(0.02,), behaviour=CLINICIANS)
+    alone = SweepConfig(learners=("dqn",), taus=(0.6, 0.7), target_kls=(0.02,), behaviour=CLINICIANS, seeds=(2,))
     told.clear()
-    sweep.run(*_clinics(), alone, {"dqn": dqn}, progress=lambda *one: told.append(one))
+    (row,) = sweep.run(*_clinics(), alone, {"dqn": dqn}, progress=lambda *one: told.append(one))
     assert told == [(1, 1)]  # expectiles are the other learner's
+    assert [one.kl_behaviour for one in rows if (one.learner, one.seed) == ("dqn", 2)] == [row.kl_behaviour]
 
 
 def test_weights_are_by_the_evaluations_model_of_the_clinicians() -> None:
@@ -253,4 +255,4 @@ def test_as_many_episodes_as_asked_for_are_enough_and_no_policy_at_all_leaves_no
     with pytest.raises(InputError, match="the most is 0"):
         sweep.selected([replace(ROW, infeasible="no")], 1.0)
     unheld = replace(ROW, tau=0.9, held_td=None, held_expectile=None)
-    assert sweep.selected([ROW, replace(unheld, seed=1), replace(unheld, held_td=0.3)], 1.0).tau == 0.9
+    assert sweep.selected([ROW, replace(unheld, seed=1), replace(unheld, held_td=0.9)], 1.0).tau == 0.7
