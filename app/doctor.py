@@ -166,6 +166,8 @@ def _directory(scratch: Path) -> Iterator[Finding]:
 def _programs() -> Iterator[Finding]:
     java = _java()
     lost = f"Java {OLDEST_JAVA} or newer is missing: `engine: spark` will not work, `engine: local` will"
+    if java is None and os.environ.get("JAVA_HOME"):
+        lost = f"JAVA_HOME ({os.environ['JAVA_HOME']}) has no Java that starts: {lost.partition(': ')[2]}"
     fits = java is not None and java >= OLDEST_JAVA
     yield Finding("Java", "none" if java is None else str(java), "" if fits else lost)
     browser = next((name for name in BROWSERS if shutil.which(name)), None)

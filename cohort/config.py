@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cohort.errors import ConfigError
 
+_NAMED = 3
+"""Further wrong keys that are named."""
+
 
 class Config(BaseModel):
     """A closed, frozen, typed set of options: unknown keys, wrong types and NaN are errors."""
@@ -44,7 +47,7 @@ def parse(content: Mapping[str, Any], model: type[C], name: str) -> C:
     """Validate a mapping as `model`; `name` says in the error where it came from.
 
     Raises:
-        ConfigError: naming the first wrong key, what was allowed, and how many keys are wrong.
+        ConfigError: naming the first wrong key, what was allowed, and the keys that are wrong besides.
     """
     try:
         return model.model_validate(dict(content))
@@ -53,10 +56,13 @@ def parse(content: Mapping[str, Any], model: type[C], name: str) -> C:
         first = next(
             (one for one in found if one["type"] == "extra_forbidden"), found[0]
         )  # a misspelt key, not its lack
-        key = ".".join(str(part) for part in first["loc"]) or "(top)"
+        keys = [".".join(str(part) for part in one["loc"]) or "(top)" for one in found]
+        key = keys[found.index(first)]
         value = "" if first["type"] in {"missing", "extra_forbidden"} else f", got {first['input']!r:.60}"
         reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        others = [one for one in dict.fromkeys(keys) if one != key]
+        named = ", ".join(f"{one:.60}" for one in others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+        more = f" (and {len(others)} more: {named})" if others else ""
         raise ConfigError(f"{name}: {key}: {reason}{value}{more}") from None
 
 
@@ -77,5 +83,8 @@ def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the parser's picture of the line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem} (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})"
     return " ".join(str(error).split())

@@ -75,7 +75,11 @@ def test_java_home_is_the_java_that_is_asked_and_17_is_new_enough(
     java = next(doctor._programs())
     assert (java.found, java.mark) == (found, mark)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "gone"))
-    assert next(doctor._programs()).found == "none"
+    gone = next(doctor._programs())
+    assert gone.found == "none"
+    assert gone.lost.startswith(
+        f"JAVA_HOME ({tmp_path / 'gone'}) has no Java that starts: `engine: spark` will not work"
+    )
 
 
 @pytest.mark.parametrize(

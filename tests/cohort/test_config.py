@@ -42,12 +42,15 @@ def test_a_file_is_read_with_defaults_for_what_it_leaves_out(tmp_path: Path) -> 
         ("inner: {shares: 1}\n", r"inner\.shares: unknown key$"),
         ("inner: {share: 2}\n", r"inner\.share: Input should be less than or equal to 1, got 2$"),
         ("inner: {share: .nan}\n", r"inner\.share: Input should be a finite number"),
-        ("seed: one\nfoo: 1\n", r"foo: unknown key \(and 1 more\)$"),
+        ("seed: one\nfoo: 1\n", r"foo: unknown key \(and 1 more: seed\)$"),
+        ("a: 1\nb: 1\nc: 1\nd: 1\ne: 1\n", r"a: unknown key \(and 4 more: b, c, d, \.\.\.\)$"),
         ("seed: 1\nseed: 2\n", r"the key 'seed' is given twice"),
         ("inner:\n  share: 0.1\n  share: 0.2\n", r"the key 'share' is given twice"),
         ("- 1\n", r"expected a mapping"),
         ("", r"expected a mapping"),
-        ("a: [1\n", r"not valid YAML"),
+        ("a: [1\n", r"c\.yaml: not valid YAML: expected .* \(line 2, column 1\)$"),
+        ("seed: 1\n\tinner: 2\n", r"c\.yaml: not valid YAML: found character '\\t' .* \(line 2, column 1\)$"),
+        ("a: \x07\n", r"c\.yaml: not valid YAML: .*special characters are not allowed"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
