@@ -217,7 +217,8 @@ def _csv_problem(table: RawTable, path: Path, names: dict[str, str], message: st
     """What is wrong with a CSV, in words that quote no row."""
     place = re.search(r"In CSV column #(\d+):.*CSV conversion error", message)
     if place is None:
-        kind = "rows of unequal length" if "Expected" in message else "truncated or damaged"
+        kinds = {"Expected": "rows of unequal length", "block": "a row without an end (a quotation mark?)"}
+        kind = next((kind for word, kind in kinds.items() if word in message), "truncated or damaged")
         return InputError(f"{path}: not readable as CSV: {kind}")
     spelt = _header(path)[int(place[1])]
     column = next(name for name, there in names.items() if there == spelt)

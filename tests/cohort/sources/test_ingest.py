@@ -278,6 +278,13 @@ def test_rows_of_unequal_length_are_refused(csv: Path, tmp_path: Path) -> None:
     refused(csv, tmp_path, "patients.csv.gz: not readable as CSV: rows of unequal length")
 
 
+def test_a_row_without_an_end_is_refused(csv: Path, tmp_path: Path) -> None:
+    path = csv / "icu" / "chartevents.csv.gz"
+    table = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(table.rstrip(b"\n") + b"9" * 40_000_000, compresslevel=1))
+    refused(csv, tmp_path, "chartevents.csv.gz: not readable as CSV: a row without an end")
+
+
 def test_a_text_with_a_line_break_in_it_is_one_value(csv: Path, tmp_path: Path) -> None:
     edit(csv / "icu" / "icustays.csv.gz", "ICU", "IC\nU", rows=12)
     sources.ingest(csv, tmp_path / "out", IV)
