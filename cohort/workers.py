@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
@@ -65,9 +66,12 @@ def each(
             threads = set(threading.enumerate())
             with _interrupts_held():
                 futures = [pool.submit(work, item) for item in items]
-            helpers = set(threading.enumerate()) - threads
+            crew: list[threading.Thread | BaseProcess] = [
+                *(set(threading.enumerate()) - threads),
+                *(set(multiprocessing.active_children()) - others),
+            ]
             for future in futures:
-                result = _awaited(future, helpers)
+                result = _awaited(future, crew)
                 done += 1
                 yield result
         except BrokenProcessPool:
@@ -81,10 +85,12 @@ def each(
             pool.shutdown()
 
 
-def _awaited(future: "Future[Result]", helpers: set[threading.Thread]) -> Result:
-    """The result; a pool one of whose own threads has died, for want of memory, would never have one."""
+def _awaited(future: "Future[Result]", crew: Collection[threading.Thread | BaseProcess]) -> Result:
+    """The result. A pool that lost a thread of its own, for want of memory, would never have one; nor would one that
+    lost a process before it had looked at it: it looks anew only when another process has answered.
+    """
     while not wait([future], timeout=_LOOK_SECONDS).done:
-        if not all(thread.is_alive() for thread in helpers) and not future.done():
+        if not all(one.is_alive() for one in crew) and not future.done():
             raise BrokenProcessPool
     return future.result()
 

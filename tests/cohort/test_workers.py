@@ -192,10 +192,13 @@ def test_the_innermost_listener_hears_and_none_after_an_error() -> None:
     assert (inner, outer) == (["inside"], ["outside"])
 
 
-def test_a_pool_whose_own_thread_died_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the system refuses it memory: no result would ever come."""
+@pytest.mark.parametrize("kind", [threading.Thread, multiprocessing.get_context("spawn").Process])
+def test_a_pool_that_lost_a_thread_or_a_process_of_its_own_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[..., threading.Thread]
+) -> None:
+    """As where the system refuses it memory, or kills a process in its first moment: no result would ever come."""
     monkeypatch.setattr(processes, "_LOOK_SECONDS", 0.01)
-    dead, never, done = threading.Thread(target=int), Future[int](), Future[int]()
+    dead, never, done = kind(target=int), Future[int](), Future[int]()
     dead.start()
     dead.join()
     done.set_result(3)
