@@ -66,10 +66,10 @@ def each(
             threads = set(threading.enumerate())
             with _interrupts_held():
                 futures = [pool.submit(work, item) for item in items]
-            crew: list[threading.Thread | BaseProcess] = [
-                *(set(threading.enumerate()) - threads),
-                *(set(multiprocessing.active_children()) - others),
-            ]
+            keepers = set(threading.enumerate()) - threads
+            if not keepers:  # dead already
+                raise BrokenProcessPool
+            crew: list[threading.Thread | BaseProcess] = [*keepers, *(set(multiprocessing.active_children()) - others)]
             for future in futures:
                 result = _awaited(future, crew)
                 done += 1

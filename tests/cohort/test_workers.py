@@ -205,3 +205,9 @@ def test_a_pool_that_lost_a_thread_or_a_process_of_its_own_is_not_waited_for(
     with pytest.raises(BrokenProcessPool):
         processes._awaited(never, {dead})
     assert processes._awaited(done, {dead}) == 3
+
+
+def test_a_pool_whose_thread_is_gone_at_once_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "enumerate", list)  # as where it died before anyone looked
+    with pytest.raises(SutureError, match="a worker process was killed"):
+        list(each(abs, [1, 2], 2))
