@@ -8,6 +8,7 @@ is shared between driver and executors.
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STAYS} stays instead of {STAYS:,}")
     parser.add_argument("--stays", type=int, help="of the larger hospital")
     options = parser.parse_args()
+    if find_spec("pyspark") is None or shutil.which("java") is None:
+        print(json.dumps({"not_run": "needs the extra `spark` and Java 17 or newer", "claims": []}))
+        return 0
     stays = options.stays or (QUICK_STAYS if options.quick else STAYS)
     with tempfile.TemporaryDirectory() as scratch, cluster(Path(scratch) / "cluster") as master:
         folder = Path(scratch)
