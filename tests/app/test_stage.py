@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -429,12 +430,15 @@ def test_pieces_of_another_configuration_are_not_used(tmp_path: Path) -> None:
     assert done == [0, 1, 0, 1, 2]
 
 
-def test_pieces_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changed", [("sources", "cohort"), ("packages", "numpy")])
+def test_pieces_of_other_code_or_another_library_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: tuple[str, str]
+) -> None:
     done: list[int] = []
     with pytest.raises(SystemExit):
         piecewise(tmp_path / "run", done, stop_at=2)
-    now = artifact.code()
-    monkeypatch.setattr(artifact, "code", lambda: {**now, "sources": {**now["sources"], "cohort": "other"}})
+    (part, name), now = changed, artifact.code()
+    monkeypatch.setattr(artifact, "code", lambda: {**now, part: {**now[part], name: "other"}})
     assert piecewise(tmp_path / "run", done)
     assert done == [0, 1, 0, 1, 2]
 
@@ -526,3 +530,26 @@ def test_a_stage_that_is_outdated_takes_the_place_of_what_was_there(tmp_path: Pa
 )
 def test_a_stages_result_is_decided_by_its_own_package_and_those_before(kind: str, packages: tuple[str, ...]) -> None:
     assert stages_module.packages(kind) == packages
+
+
+def test_what_a_killed_process_left_of_a_directory_beside_goes_too(tmp_path: Path) -> None:
+    def make(draft: Draft, _advance: Advance) -> None:
+        (draft.path / "x").write_text("x")
+        with artifact.writing(tmp_path / "run" / "truth", "truth", {}, overwrite=True) as beside:
+            (beside.path / "y").write_text("y")
+
+    (tmp_path / "run").mkdir()
+    with opened(tmp_path / "run") as run:
+        (tmp_path / "run" / f".truth.tmp-{os.getpid()}").mkdir()  # its number is another's by now
+        perform(Stage("tables", "tables", {}, {}, 1, make, beside=("truth",)), run, Existing.KEEP)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "run.json", "tables", "truth"]
+
+
+def test_what_a_stage_made_and_how_far_it_is_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ahead = Forecast([{"numbers": Work(10, 10)}], processes=1)
+    told: list[tuple[str, int, int]] = []
+    ahead.told = lambda name, done, total: told.append((name, done, total))  # type: ignore[method-assign]
+    with opened(tmp_path / "run") as run:
+        perform_all([counting()], run, Existing.REFUSE, whole=ahead)
+    assert re.search(r"^  numbers +\d+\.\d s +\d+ MB  3 numbers$", capsys.readouterr().err, flags=re.M)
+    assert told[-1] == ("numbers", 3, 3)
