@@ -501,7 +501,7 @@ def _defect(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def _defect_in_a_thread(found: threading.ExceptHookArgs) -> None:
-    """The same for a thread; one that the system refuses memory is missed by whoever waits for it, who says so."""
-    refused = isinstance(found.exc_value, MemoryError | RuntimeError) and not os.environ.get("SUTURE_DEBUG")
-    if found.exc_value is not None and not refused:
+    """The same for a thread; one that is refused memory or a thread is missed by whoever waits for it, who says so."""
+    refused = isinstance(found.exc_value, MemoryError) or str(found.exc_value) == "can't start new thread"
+    if found.exc_value is not None and (os.environ.get("SUTURE_DEBUG") or not refused):
         _defect(found.exc_type, found.exc_value, found.exc_traceback)

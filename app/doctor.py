@@ -165,9 +165,9 @@ def _directory(scratch: Path) -> Iterator[Finding]:
 
 def _programs() -> Iterator[Finding]:
     java = _java()
-    lost = f"Java {OLDEST_JAVA} or newer is missing: `engine: spark` will not work, `engine: local` will"
-    if java is None and os.environ.get("JAVA_HOME"):
-        lost = f"JAVA_HOME ({os.environ['JAVA_HOME']}) has no Java that starts: {lost.partition(': ')[2]}"
+    home = os.environ.get("JAVA_HOME") if java is None else None
+    why = f"JAVA_HOME ({home}) has no Java that starts" if home else f"Java {OLDEST_JAVA} or newer is missing"
+    lost = f"{why}: `engine: spark` will not work, `engine: local` will"
     fits = java is not None and java >= OLDEST_JAVA
     yield Finding("Java", "none" if java is None else str(java), "" if fits else lost)
     browser = next((name for name in BROWSERS if shutil.which(name)), None)

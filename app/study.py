@@ -99,19 +99,18 @@ def open_study(run: Path | None, settings: AppConfig | None = None) -> Study | P
         return Problem(
             "There is no run to show", where, "suture run configs/demo.yaml --out runs/demo\nsuture app runs/demo"
         )
-    remedy = again(run)
     missing = [part for part in (COHORT, BEHAVIOUR, POLICY, OPE) if not (run / part).is_dir()]
     if missing:
         detail = f"{run} has no {missing[0]}/ yet: it is still running, or it was interrupted."
-        return Problem("This run is not finished", detail, remedy)
+        return Problem("This run is not finished", detail, again(run))
     try:
         return _load(run, settings or AppConfig())
     except VersionError as error:
-        return Problem("This run is of another version of Suture", f"{error}.", remedy)
+        return Problem("This run is of another version of Suture", f"{error}.", again(run))
     except ArtifactError as error:
         return unverified(run, error)
     except SutureError as error:
-        return Problem("This run cannot be shown", str(error), remedy)
+        return Problem("This run cannot be shown", str(error), again(run))
 
 
 def unverified(run: Path, error: ArtifactError) -> Problem:

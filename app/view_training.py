@@ -39,10 +39,10 @@ class Monitored:
 
 def curves(run: Path) -> dict[str, Curves] | Problem:
     """Policy -> its curves as MLflow has them, of its newest run there; or what is missing and what makes it."""
-    store, remedy = run / tracking.STORE, again(run)
+    store = run / tracking.STORE
     if not store.is_file():
         told = f"{run} has no {tracking.STORE}: nothing of it was copied to MLflow, or the copy was removed."
-        return Problem("There is no MLflow store", told, remedy)
+        return Problem("There is no MLflow store", told, again(run))
     query = """
         SELECT metrics.key, metrics.step, metrics.value FROM metrics JOIN runs USING (run_uuid)
         WHERE metrics.key LIKE 'policy/%' AND NOT metrics.is_nan AND runs.lifecycle_stage = 'active'
@@ -52,13 +52,13 @@ def curves(run: Path) -> dict[str, Curves] | Problem:
         with closing(sqlite3.connect(f"file:{store.resolve()}?mode=ro", uri=True)) as connection:
             rows = connection.execute(query).fetchall()
     except sqlite3.Error as error:
-        return Problem("MLflow's store cannot be read", f"{store}: {type(error).__name__}", f"rm {store}\n{remedy}")
+        return Problem("MLflow's store cannot be read", f"{store}: {type(error).__name__}", f"rm {store}\n{again(run)}")
     found: dict[str, dict[str, dict[float, float]]] = {}
     for key, step, value in rows:  # of two runs of one policy the newer stays
         policy, _, measure = str(key).removeprefix(tracking.POLICIES).rpartition("/")
         found.setdefault(policy, {}).setdefault(measure, {})[float(step)] = float(value)
     if not found:
-        return Problem("MLflow's store has no learning curves", f"{store} names no policy's measures.", remedy)
+        return Problem("MLflow's store has no learning curves", f"{store} names no policy's measures.", again(run))
     return {
         policy: {measure: sorted(points.items()) for measure, points in measures.items()}
         for policy, measures in found.items()

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -32,14 +32,12 @@ sys.path = [
 
 from app.run_directory import RECORD  # noqa: E402
 from cohort import artifact  # noqa: E402
-from cohort.spark import SparkConfig  # noqa: E402
+from cohort.spark import JAVA_MB, SparkConfig  # noqa: E402
 
 SUTURE = Path(sys.executable).with_name("suture")
 QUICK = {"hidden": [16], "updates": 200, "evaluate_every": 50, "min_updates": 50}
 STAYS, QUICK_STAYS, SHARD = 10_000, 600, 1_000
 EXECUTORS = 2
-JAVA_MB = 1024
-"""What Spark's own part of an executor may take (cohort/spark.py)."""
 POLL_S, START_S = 0.2, 60.0
 
 
@@ -126,7 +124,7 @@ def _answers(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _until(true: Any, folder: Path) -> None:
+def _until(true: Callable[[], bool], folder: Path) -> None:
     end = time.monotonic() + START_S
     while not true():
         if time.monotonic() > end:

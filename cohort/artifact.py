@@ -289,8 +289,7 @@ def _publish(draft: Path, out: Path) -> None:
 
 def _reason(error: OSError, folder: Path) -> str:
     """What the system said; libraries that lose it on the way (NumPy, Arrow) mostly met a full disk."""
-    told = re.search(r"\[errno (\d+)\]", str(error))  # Arrow's way
-    if error.strerror is None and told:
+    if error.strerror is None and (told := re.search(r"\[errno (\d+)\]", str(error))):  # Arrow's way
         return os.strerror(int(told[1]))
     if error.strerror is None and folder.is_dir():
         free = shutil.disk_usage(folder).free / 1e6

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ANSWER_SECONDS = 5.0
-_JAVA_MB = 1024
+JAVA_MB = 1024
+"""What Spark's own part of an executor may take."""
 _POLL_S = 0.1
 _JOBS = 20
 """Jobs that work is handed out in at once: so often it can be said how far it is."""
@@ -129,7 +130,7 @@ def _session(config: SparkConfig, scratch: str) -> "SparkSession":
         "spark.ui.enabled": "false",  # it would show paths and tracebacks on a port of its own
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": scratch,
-        "spark.executor.memory": f"{_JAVA_MB}m",
+        "spark.executor.memory": f"{JAVA_MB}m",
         "spark.executor.memoryOverhead": f"{config.executor_memory_mb}m",
         "spark.executor.cores": str(config.executor_cores),
         "spark.executorEnv.OMP_NUM_THREADS": "1",
@@ -175,7 +176,7 @@ def _await_executor(session: "SparkSession", config: SparkConfig) -> None:
         pass
     raise SutureError(
         f"spark.master: {config.master}: no executor was granted within {config.wait_s:,.0f} s; it needs a worker with "
-        f"{config.executor_cores} free cores and {_JAVA_MB + config.executor_memory_mb:,} MB (spark.wait_s)"
+        f"{config.executor_cores} free cores and {JAVA_MB + config.executor_memory_mb:,} MB (spark.wait_s)"
     )
 
 
@@ -249,11 +250,12 @@ def _each(
                     if isinstance(result, SutureError):
                         raise result
                     yield result
-        except (PySparkException, Py4JError) as error:
-            raise SutureError(_reason(str(error), config)) from None
-        finally:
+        except BaseException as error:  # an iteration that is left early leaves no jobs behind
             with suppress(Py4JError):  # it ended by itself
-                session.sparkContext.cancelAllJobs()  # those of an iteration that is left early
+                session.sparkContext.cancelAllJobs()
+            if isinstance(error, PySparkException | Py4JError):
+                raise SutureError(_reason(str(error), config)) from None
+            raise
 
 
 def _job(session: "SparkSession", work: Callable[[Any], Any], items: Sequence[Any]) -> "DataFrame":

@@ -17,7 +17,7 @@ from cohort.scaler import Scaler
 from cohort.scaler import fit as fit_scaler
 from cohort.workers import each
 from policy import batches, bc
-from policy.served import NetworkPolicy
+from policy.served import NetworkPolicy, softmax
 from policy.train import Session, TrainConfig, for_few
 
 STREAM = 0x6265
@@ -117,9 +117,7 @@ def _sharpened(
     out = np.empty_like(probs)
     for k in np.unique(fold):
         others, own = (fold != k) & known, fold == k
-        scaled = logits[own] / np.float32(temperature(logits[others], action[others]))
-        likely = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        out[own] = likely / likely.sum(axis=1, keepdims=True)
+        out[own] = softmax(logits[own] / np.float32(temperature(logits[others], action[others])))
     return out
 
 

@@ -219,6 +219,17 @@ def test_sensitivity_is_withheld_with_the_estimate_it_examines_and_printed_with_
         assert said in text
 
 
+def test_decisions_whose_dose_was_partly_read_are_printed_with_the_file_they_come_from(
+    run: Path, tmp_path: Path
+) -> None:
+    said = "with a dose of which only a part could be read"
+    assert said not in text_of(rendered(small_run.with_evaluation(run, tmp_path / "none", {"cohort/dose_unknown": 0})))
+    document = report.document(small_run.with_evaluation(run, tmp_path / "some", {"cohort/dose_unknown": 17}))
+    assert f", 17 {said}" in text_of(report.render(document))
+    found = [one for one in document["printed"] if one["field"] == "/cohort/dose_unknown"]
+    assert [(one["file"], one["text"]) for one in found] == [("ope/evaluation.json", "17")]
+
+
 @pytest.fixture(scope="module")
 def lenient(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = small_run.with_evaluation(run, tmp_path_factory.mktemp("lenient") / "run", {})
